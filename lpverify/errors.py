@@ -1,0 +1,56 @@
+"""The exception tree. Every message is one line: what, where (argument, file, tensor, index), what to do.
+
+Each class carries the exit code that the command line returns for it (``exit_code``).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class LpverifyError(Exception):
+    """Base of every error that lpverify raises on purpose."""
+
+    exit_code: ClassVar[int] = 6
+
+
+class UsageError(LpverifyError, ValueError):
+    """An option or argument cannot be used: an unknown method, eps < 0, a resume with other options."""
+
+    exit_code = 2
+
+
+class ModelError(LpverifyError, ValueError):
+    """The model file does not describe a network that can be trusted or read."""
+
+    exit_code = 3
+
+
+class UnsupportedLayerError(ModelError, NotImplementedError):
+    """An operator or attribute has no exact lowering; the message names the operator and the node."""
+
+
+class DataError(LpverifyError, ValueError):
+    """Inputs, labels, the radius's clip or the claim are refused; the message names the example."""
+
+    exit_code = 4
+
+
+class ShapeError(DataError):
+    """An array has the wrong shape: the message gives the argument, what was got and what was expected."""
+
+
+class ResourceError(LpverifyError, RuntimeError):
+    """Memory, disk or device ran out; results already made are kept."""
+
+    exit_code = 5
+
+
+class CertificateError(LpverifyError, ValueError):
+    """A certificate or witness file is malformed, foreign, or does not prove its claim."""
+
+    exit_code = 7
+
+
+class SoundnessError(LpverifyError, RuntimeError):
+    """Two pieces of evidence contradict each other. Nothing inside the package catches this."""

@@ -1,0 +1,93 @@
+"""What comes out for one example: Verdict, Result and Counterexample, and their JSON form."""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Verdict(enum.StrEnum):
+    """The three answers. VERIFIED carries a certificate, FALSIFIED a counterexample, UNKNOWN a reason."""
+
+    VERIFIED = "verified"
+    FALSIFIED = "falsified"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, eq=False)
+class Counterexample:
+    """A point of the exact input set where the claim fails.
+
+    Attributes:
+        x: (n_0,) float64 values of the point, each exactly a float32 where the input was float32.
+        row: the claim's row that fails.
+        margin: that row's value C f(x) + d, evaluated exactly and rounded to the nearest float64; <= 0.
+        margin_float32: the same row in the float32 forward pass.
+        misclassified: the point is the clean input itself, which already violates the claim.
+    """
+
+    x: NDArray[np.float64]
+    row: int
+    margin: float
+    margin_float32: float
+    misclassified: bool = False
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the float32 forward pass fails the claim as well."""
+        return self.margin_float32 <= 0
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """The answer for one example.
+
+    Attributes:
+        index: the example's index in its data set.
+        verdict: see Verdict.
+        reason: why unknown, or what else must be said; empty otherwise.
+        method: the method that decided (or the last one tried).
+        semantics: "real" or "float32", see the certificate.
+        margins: (m,) proved lower bounds of the claim's rows (the checker's where verified); NaN where none.
+        seconds: time spent on this example (its share of the batches it was in).
+        label, predicted: the classes, where the claim is a label.
+        counterexample, certificate: the evidence; the certificate as the bytes of its file.
+    """
+
+    index: int
+    verdict: Verdict
+    reason: str
+    method: str
+    semantics: str
+    margins: NDArray[np.float64]
+    seconds: float
+    label: int | None = None
+    predicted: int | None = None
+    counterexample: Counterexample | None = None
+    certificate: bytes | None = None
+
+    @property
+    def margin_lower(self) -> float:
+        """The least proved lower bound over the claim's rows; NaN if some row has none."""
+        return float(self.margins.min()) if self.margins.size else math.nan
+
+    def record(self, certificate: str | None, counterexample: str | None) -> dict[str, Any]:
+        """The line of ``results.jsonl``; the two arguments are the evidence files' paths in the run folder."""
+        lower = self.margin_lower
+        return {
+            "index": self.index,
+            "label": self.label,
+            "predicted": self.predicted,
+            "verdict": self.verdict.value,
+            "reason": self.reason,
+            "method": self.method,
+            "margin_lower": lower if math.isfinite(lower) else None,
+            "seconds": round(self.seconds, 6),
+            "certificate": certificate,
+            "counterexample": counterexample,
+        }
