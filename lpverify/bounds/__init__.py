@@ -1,0 +1,12 @@
+"""Bound methods: one file each; METHODS lists them by the name that --method and the tables use."""
+
+from __future__ import annotations
+
+from lpverify.bounds.base import AbstractBoundMethod, BoundResult, Multipliers
+from lpverify.bounds.crown import CrownBound
+from lpverify.bounds.dual import DualBound
+from lpverify.bounds.interval import IntervalBound
+
+METHODS: dict[str, type[AbstractBoundMethod]] = {m.name: m for m in (IntervalBound, DualBound, CrownBound)}
+
+__all__ = ["METHODS", "AbstractBoundMethod", "BoundResult", "CrownBound", "DualBound", "IntervalBound", "Multipliers"]

@@ -1,0 +1,211 @@
+"""The batched backward pass: rows of a claim (or of single neurons) through the graph to the input.
+
+Rows are dense, (B, m, n_k), or Patches; a node with several consumers sums their rows. The bound is the
+dual network's (Wong & Kolter 2018, theorem 1; thesis algorithm 2 on graphs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from lpverify.bounds import patches
+from lpverify.bounds.patches import Patches
+from lpverify.bounds.relaxation import Relaxation
+from lpverify.network import AbstractLinearMap, Affine, Conv2d, Dense, Diagonal, Input, Network, ReLU
+from lpverify.problem import Ball, Region, dual_norm
+
+Rows = Tensor | Patches
+
+
+def bias_is_folded(network: Network, node: int) -> bool:
+    """Whether the bias of Affine ``node`` is counted in its only consumer's relaxation, a ReLU."""
+    readers = network.consumers[node]
+    return len(readers) == 1 and isinstance(network.nodes[readers[0]], ReLU)
+
+
+def bound_claim(
+    network: Network, relaxations: Mapping[int, Relaxation], region: Region, C: Tensor, d: Tensor
+) -> Tensor:
+    """Lower bounds of C f(x) + d over the region: C (B, m, n_K), d (B, m) -> (B, m)."""
+    return _propagate(network, relaxations, region, {len(network.nodes) - 1: C}, d)[0]
+
+
+def bound_neurons(
+    network: Network,
+    relaxations: Mapping[int, Relaxation],
+    region: Region,
+    node: int,
+    neurons: Tensor,
+    symmetric: bool,
+) -> tuple[Tensor, Tensor]:
+    """Lower and upper bounds of the units ``neurons`` (B, m) of an Affine node: two (B, m).
+
+    Args:
+        symmetric: the relaxations have equal lower and upper slopes, so that one pass gives both sides.
+    """
+    affine = network.nodes[node]
+    assert isinstance(affine, Affine)
+    bias = affine.bias[neurons]
+    if symmetric:
+        pending = _first_rows(network, affine, neurons, both=False)
+        return _propagate(network, relaxations, region, pending, bias, mirrored=True)
+    pending = _first_rows(network, affine, neurons, both=True)
+    both, _ = _propagate(network, relaxations, region, pending, torch.cat([bias, -bias], dim=1))
+    lower, upper = both.chunk(2, dim=1)
+    return lower, -upper
+
+
+def _first_rows(network: Network, affine: Affine, neurons: Tensor, both: bool) -> dict[int, Rows]:
+    """The rows of an affine node's maps for the given units (and their negatives), by source node."""
+    pending: dict[int, Rows] = {}
+    image = next((m.out_shape for m in affine.maps if isinstance(m, Conv2d)), None)
+    if image is not None and not all(isinstance(m, Conv2d | Diagonal) for m in affine.maps):
+        image = None
+    chosen = torch.cat([neurons, neurons], dim=1) if both else neurons
+    for source, linear in zip(affine.inputs, affine.maps, strict=True):
+        if image is not None:
+            one_hot = patches.select(image, chosen, affine.bias)
+            rows: Rows = _thin(one_hot.transpose(linear))  # type: ignore[arg-type]
+        elif isinstance(linear, Dense):
+            rows = linear.weight[chosen]
+        else:
+            size = linear.out_size
+            unit = torch.nn.functional.one_hot(chosen, size).to(affine.bias.dtype)
+            rows = linear.transpose(unit.flatten(0, 1)).view(*chosen.shape, -1)
+        if both:
+            rows = _negate_second_half(rows, neurons.shape[1])
+        _add(pending, source, rows)
+    return pending
+
+
+def _negate_second_half(rows: Rows, m: int) -> Rows:
+    values = rows.values if isinstance(rows, Patches) else rows
+    sign = torch.ones(2 * m, dtype=values.dtype, device=values.device)
+    sign[m:] = -1
+    if isinstance(rows, Patches):
+        return Patches(values * sign.repeat(rows.batch).view(-1, 1, 1, 1), rows.top, rows.left, rows.image, rows.batch)
+    return rows * sign.view(1, -1, 1)
+
+
+def _propagate(
+    network: Network,
+    relaxations: Mapping[int, Relaxation],
+    region: Region,
+    pending: dict[int, Rows],
+    score: Tensor,
+    *,
+    mirrored: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Carry rows down to the input; returns the bound and, if ``mirrored``, the bound from above."""
+    above = score
+    while pending:
+        index = max(pending)
+        rows, node = pending.pop(index), network.nodes[index]
+        if isinstance(node, Input):
+            low, high = _at_input(rows, region, mirrored)
+            score, above = score + low, above + high
+        elif isinstance(node, ReLU):
+            rows, low, high = _absorb(rows, relaxations[index], mirrored)
+            score, above = score + low, above + high
+            _add(pending, node.input, rows)
+        else:
+            if not bias_is_folded(network, index):
+                gain = _inner(rows, node.bias)
+                score, above = score + gain, above + gain
+            for source, linear in zip(node.inputs, node.maps, strict=True):
+                _add(pending, source, _transpose(rows, linear))
+    return score, above
+
+
+def _add(pending: dict[int, Rows], index: int, rows: Rows) -> None:
+    """Add rows to what waits at node ``index``."""
+    other = pending.get(index)
+    if other is None:
+        pending[index] = rows
+    elif isinstance(rows, Patches) and isinstance(other, Patches) and rows.image == other.image:
+        pending[index] = _thin(rows.add(other))
+    else:
+        pending[index] = _dense(rows) + _dense(other)
+
+
+def _dense(rows: Rows) -> Tensor:
+    return rows.dense() if isinstance(rows, Patches) else rows
+
+
+def _thin(rows: Patches) -> Rows:
+    """The rows as windows while these are clearly smaller than the image, else dense."""
+    return rows if rows.worth_keeping else rows.dense()
+
+
+def _transpose(rows: Rows, linear: AbstractLinearMap) -> Rows:
+    """W^T applied to every row."""
+    if isinstance(rows, Patches):
+        if isinstance(linear, Conv2d | Diagonal) and rows.image == linear.out_shape:
+            return _thin(rows.transpose(linear))
+        rows = rows.dense()
+    return linear.transpose(rows.flatten(0, 1)).view(*rows.shape[:2], -1)
+
+
+def _inner(rows: Rows, table: Tensor) -> Tensor:
+    """The inner product of every row with a table (n,) or (B, n): (B, m)."""
+    if isinstance(rows, Patches):
+        (window,) = rows.gather(table)
+        return (rows.values * window).sum((1, 2, 3)).view(rows.batch, -1)
+    if table.ndim == 1:
+        return rows @ table
+    return (rows @ table.unsqueeze(-1)).squeeze(-1)
+
+
+def _absorb(rows: Rows, table: Relaxation, mirrored: bool) -> tuple[Rows, Tensor, Tensor]:
+    """Pass rows through a ReLU: the rows behind it, and what they add to the bound below (and above)."""
+    even, odd = (table.lower_slope + table.upper_slope) / 2, (table.lower_slope - table.upper_slope) / 2
+    even_gain, odd_gain = (table.lower_gain + table.upper_gain) / 2, (table.lower_gain - table.upper_gain) / 2
+    if isinstance(rows, Patches):
+        even, odd, even_gain, odd_gain = rows.gather(even, odd, even_gain, odd_gain)
+        size = rows.values.abs()
+        passed = Patches(
+            torch.addcmul(rows.values * even, size, odd), rows.top, rows.left, rows.image, rows.batch
+        )
+        linear = (rows.values * even_gain).sum((1, 2, 3)).view(rows.batch, -1)
+        bent = (size * odd_gain).sum((1, 2, 3)).view(rows.batch, -1)
+        return passed, linear + bent, linear - bent
+    size = rows.abs()
+    if table.lower_slope.ndim == 3:
+        through = torch.addcmul(rows * even, size, odd)
+        linear, bent = (rows * even_gain).sum(-1), (size * odd_gain).sum(-1)
+        return through, linear + bent, linear - bent
+    through = rows * even.unsqueeze(1)
+    if not mirrored:
+        through = torch.addcmul(through, size, odd.unsqueeze(1))
+    linear = (rows @ even_gain.unsqueeze(-1)).squeeze(-1)
+    bent = (size @ odd_gain.unsqueeze(-1)).squeeze(-1)
+    return through, linear + bent, linear - bent
+
+
+def _at_input(rows: Rows, region: Region, mirrored: bool) -> tuple[Tensor, Tensor]:
+    """The least (and, if mirrored, the greatest) value of every row over the region: two (B, m)."""
+    if not isinstance(rows, Patches):
+        low = region.minimum(rows)
+        return low, -region.minimum(-rows) if mirrored else low
+    box = region.box
+    if isinstance(region, Ball):
+        center, radius, point, inside = rows.gather(
+            box.center, box.radius, region.point, torch.ones_like(region.point)
+        )
+        w = rows.values * inside
+    else:
+        center, radius = rows.gather(box.center, box.radius)
+        w = rows.values
+    middle = (w * center).sum((1, 2, 3)).view(rows.batch, -1)
+    spread = (w.abs() * radius).sum((1, 2, 3)).view(rows.batch, -1)
+    low, high = middle - spread, middle + spread
+    if isinstance(region, Ball):
+        middle = (w * point).sum((1, 2, 3)).view(rows.batch, -1)
+        spread = region.eps.unsqueeze(1) * dual_norm(w.flatten(1), region.norm).view(rows.batch, -1)
+        low, high = torch.maximum(low, middle - spread), torch.minimum(high, middle + spread)
+    return low, high
+
+

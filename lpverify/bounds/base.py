@@ -1,0 +1,61 @@
+"""What every bound method takes and returns."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor
+
+from lpverify.network import Network
+from lpverify.problem import LayerBounds, Region, Specification
+
+
+@dataclass(frozen=True, eq=False)
+class Multipliers:
+    """What proves the margins: how the checker forms its dual variables.
+
+    Attributes:
+        rule: the rule of all pre-activation bounds and of every slope not listed: "interval", "dual" or "crown".
+        slopes: lower slopes by ReLU node, each (B, m, n_k) in [0, 1]; only unstable neurons' are used.
+            Empty where the rule's own slopes prove the margins.
+    """
+
+    rule: str
+    slopes: dict[int, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class BoundResult:
+    """What a method returns.
+
+    Attributes:
+        margins: (B, m) lower bounds of C f(x) + d over the region (in the engine's arithmetic: not yet proved).
+        layers: pre-activation bounds by ReLU node.
+        multipliers: enough for the checker to recompute ``margins`` without the method.
+        stats: counts worth reporting, such as the mean number of unstable neurons.
+    """
+
+    margins: Tensor
+    layers: dict[int, LayerBounds]
+    multipliers: Multipliers
+    stats: dict[str, float] = field(default_factory=dict)
+
+
+class AbstractBoundMethod(abc.ABC):
+    """A bound method: final subclasses carry their options as fields."""
+
+    name: ClassVar[str]
+    complete: ClassVar[bool]
+    differentiable: ClassVar[bool]
+
+    @abc.abstractmethod
+    def bound(self, network: Network, region: Region, spec: Specification) -> BoundResult:
+        """Lower bounds of the claim's rows for every example; shapes as in BoundResult."""
+
+
+def count_unstable(layers: dict[int, LayerBounds]) -> dict[str, float]:
+    """The mean number of unstable neurons an example."""
+    total = sum(float(layer.unstable.sum()) / layer.lower.shape[0] for layer in layers.values())
+    return {"unstable": total}

@@ -1,0 +1,37 @@
+"""The dual network of Wong & Kolter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lpverify.bounds.backward import bound_claim
+from lpverify.bounds.base import AbstractBoundMethod, BoundResult, Multipliers, count_unstable
+from lpverify.bounds.root import root_bounds
+from lpverify.network import Network
+from lpverify.problem import Region, Specification
+
+
+@dataclass(frozen=True)
+class DualBound(AbstractBoundMethod):
+    """The dual network with the fixed multipliers alpha = u / (u - l).
+
+    Requires: any graph of Affine and ReLU nodes; an l-infinity, l2 or l1 region.
+    Method: pre-activation bounds layer by layer by algorithm 1, then the dual objective of each row.
+    Property: sound; differentiable; not ordered with interval bounds.
+    Source: Wong & Kolter 2018 (arXiv 1711.00851), theorem 1 and algorithm 1; Wong 2020, algorithm 2.
+
+    Attributes:
+        tighten: also use interval bounds for the pre-activations (off: the algorithm as published).
+    """
+
+    name: ClassVar[str] = "dual"
+    complete: ClassVar[bool] = False
+    differentiable: ClassVar[bool] = True
+    tighten: bool = False
+
+    def bound(self, network: Network, region: Region, spec: Specification) -> BoundResult:
+        root = root_bounds(network, region, "dual", tighten=self.tighten)
+        margins = bound_claim(network, root.relaxations, region, spec.C, spec.d)
+        rule = "dual-tight" if self.tighten else "dual"
+        return BoundResult(margins, root.layers, Multipliers(rule), count_unstable(root.layers))

@@ -1,0 +1,138 @@
+"""Pre-activation bounds of every ReLU, layer by layer: the incremental part of every backward method.
+
+Algorithm 1 of Wong & Kolter 2018 on a graph: each layer's bounds come from the relaxations of the layers
+before it. Only neurons that a cheap interval leaves possibly unstable get a row of the backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lpverify.bounds.backward import bias_is_folded, bound_neurons
+from lpverify.bounds.relaxation import Relaxation, post_activation, relax
+from lpverify.network import Affine, Input, Network, ReLU
+from lpverify.problem import Box, LayerBounds, Region
+
+# Entries of one chunk of rows (rows times the widest layer they pass): fits a CPU's caches, fills a GPU.
+CHUNK_ENTRIES = {"cpu": 2**21, "cuda": 2**27}
+
+
+@dataclass(frozen=True, eq=False)
+class Root:
+    """What the root knows: bounds and relaxation of every ReLU (keyed by its node index)."""
+
+    layers: dict[int, LayerBounds]
+    relaxations: dict[int, Relaxation]
+
+
+def root_bounds(network: Network, region: Region, rule: str, *, tighten: bool = True) -> Root:
+    """Bounds of all ReLUs' pre-activations over the region, with the relaxations of ``rule`` ("interval", "dual", "crown").
+
+    Args:
+        tighten: keep the better of the backward pass's bound and the interval's. Without it (the dual as
+            published) a neuron's bound is the backward pass's own.
+    """
+    absolute = network.map_tensors(torch.abs)
+    box = region.box
+    ranges: list[tuple[Tensor, Tensor]] = []
+    layers: dict[int, LayerBounds] = {}
+    relaxations: dict[int, Relaxation] = {}
+    for index, node in enumerate(network.nodes):
+        if isinstance(node, Input):
+            ranges.append((box.lower, box.upper))
+        elif isinstance(node, Affine):
+            bounds = _interval(node, absolute.nodes[index], ranges)
+            feeds_relu = any(isinstance(network.nodes[c], ReLU) for c in network.consumers[index])
+            if feeds_relu and rule != "interval" and not _interval_is_exact(node, region):
+                bounds = _refine(network, relaxations, region, index, bounds, rule, tighten)
+            ranges.append((bounds.lower, bounds.upper))
+        else:
+            source = network.nodes[node.input]
+            layers[index] = LayerBounds(*ranges[node.input])
+            folded = isinstance(source, Affine) and bias_is_folded(network, node.input)
+            bias = source.bias if isinstance(source, Affine) and folded else None
+            relaxations[index] = relax(layers[index], bias, rule)
+            ranges.append(post_activation(layers[index], rule if not tighten else "crown"))
+    return Root(layers, relaxations)
+
+
+def _interval(node: Affine, absolute: object, ranges: list[tuple[Tensor, Tensor]]) -> LayerBounds:
+    """Interval arithmetic through one affine node: bias + W c -+ |W| r (Gowal et al. 2018)."""
+    assert isinstance(absolute, Affine)
+    batch = ranges[0][0].shape[0]
+    center, radius = node.bias.expand(batch, -1), torch.zeros_like(node.bias).expand(batch, -1)
+    for source, linear, magnitude in zip(node.inputs, node.maps, absolute.maps, strict=True):
+        lower, upper = ranges[source]
+        center = center + linear.apply((lower + upper) / 2)
+        radius = radius + magnitude.apply((upper - lower) / 2)
+    return LayerBounds(center - radius, center + radius)
+
+
+def _interval_is_exact(node: Affine, region: Region) -> bool:
+    """Whether interval arithmetic already gives the exact range: one map straight from a box."""
+    return isinstance(region, Box) and all(source == 0 for source in node.inputs) and len(node.inputs) <= 1
+
+
+def _refine(
+    network: Network,
+    relaxations: dict[int, Relaxation],
+    region: Region,
+    index: int,
+    bounds: LayerBounds,
+    rule: str,
+    tighten: bool,
+) -> LayerBounds:
+    """Replace the bounds of possibly unstable neurons by the backward pass's."""
+    lower, upper = bounds.lower, bounds.upper
+    for examples, neurons in chunks(bounds.unstable, _widest(network, index)):
+        local = {k: _select(r, examples) for k, r in relaxations.items()}
+        low, high = bound_neurons(network, local, region.select(examples), index, neurons, rule == "dual")
+        place = (examples.unsqueeze(1).expand_as(neurons), neurons)
+        if tighten:
+            low, high = torch.maximum(low, lower[place]), torch.minimum(high, upper[place])
+        # Rounding can cross the two by an ulp.
+        lower = lower.index_put(place, torch.minimum(low, high))
+        upper = upper.index_put(place, torch.maximum(low, high))
+    return LayerBounds(lower, upper)
+
+
+def _select(relaxation: Relaxation, examples: Tensor) -> Relaxation:
+    return Relaxation(
+        relaxation.lower_slope[examples],
+        relaxation.upper_slope[examples],
+        relaxation.lower_gain[examples],
+        relaxation.upper_gain[examples],
+    )
+
+
+def _widest(network: Network, index: int) -> int:
+    """Entries that a row of node ``index`` takes at its widest on the way down."""
+    return max(network.sizes[: index + 1])
+
+
+def chunks(mask: Tensor, widest: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Cut the true entries of a mask (B, n) into rectangular pieces of bounded size.
+
+    Yields:
+        Example indices (b,) and unit indices (b, m). Examples with similar counts go together; a shorter
+        one is filled up with further units (which costs time, never soundness).
+    """
+    counts = mask.sum(1)
+    order = counts.argsort()
+    order = order[counts[order] > 0]
+    ranked = mask.to(torch.int8).argsort(dim=1, descending=True, stable=True)
+    limit = max(1, CHUNK_ENTRIES[mask.device.type] // widest)
+    at = 0
+    sizes = counts[order].tolist()
+    while at < len(sizes):
+        end = at + 1
+        while end < len(sizes) and (end + 1 - at) * sizes[end] <= limit and sizes[end] <= 1.25 * sizes[at] + 8:
+            end += 1
+        examples, most = order[at:end], int(sizes[end - 1])
+        for start in range(0, most, limit):
+            yield examples, ranked[examples, start : min(most, start + limit)]
+        at = end
