@@ -1,0 +1,86 @@
+"""What every attack takes and returns: AttackOptions and AttackResult.
+
+Shapes: ``B`` examples, ``n_0`` inputs, ``m`` rows of the claim.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lpverify.attack.losses import LOSSES
+from lpverify.errors import UsageError
+
+SCHEDULES = ("constant", "linear")
+
+
+@dataclass(frozen=True)
+class AttackOptions:
+    """How an attack searches.
+
+    Attributes:
+        steps: gradient steps of a restart, >= 0.
+        restarts: runs from different starts, >= 1; the first begins at the given start, the others at random.
+        loss: a key of ``losses.LOSSES``; "targeted" makes one run for each row of the claim.
+        schedule: step sizes over a run, "constant" or "linear" (falling to nothing).
+        step_size: the first step as a share of the radius (of eps, or of half of the box's width), > 0.
+        seed: of the random starts; one draw serves all examples, so batching changes no start.
+        early_stop: leave an example as soon as some row's margin is <= 0; without it the least margin is sought.
+        max_floats: how many activations may be held at once; bounds the memory.
+    """
+
+    steps: int = 40
+    restarts: int = 2
+    loss: str = "margin"
+    schedule: str = "linear"
+    step_size: float = 0.25
+    seed: int = 0
+    early_stop: bool = True
+    max_floats: int = 2**26
+
+    def __post_init__(self) -> None:
+        if self.loss not in LOSSES:
+            raise UsageError(f"loss: {self.loss!r} is not one of {', '.join(LOSSES)}")
+        if self.schedule not in SCHEDULES:
+            raise UsageError(f"schedule: {self.schedule!r} is not one of {', '.join(SCHEDULES)}")
+        if self.steps < 0 or self.restarts < 1:
+            raise UsageError(f"attack: steps {self.steps} must be >= 0 and restarts {self.restarts} >= 1")
+        if not (self.step_size > 0 and math.isfinite(self.step_size)):
+            raise UsageError(f"step_size: {self.step_size!r} must be finite and > 0")
+
+    def rate(self, step: int) -> float:
+        """The size of a step (counted from 0) as a share of the radius."""
+        return self.step_size * (1.0 if self.schedule == "constant" else 1.0 - step / self.steps)
+
+
+@dataclass(frozen=True, eq=False)
+class AttackResult:
+    """The best point found for each example. It proves nothing: see ``exact`` for what makes it a witness.
+
+    Attributes:
+        points: (B, n_0), inside the region up to the rounding of its dtype.
+        margins: (B,) the least row margin at the point by the network's forward pass in its own dtype; an
+            upper bound of the true minimum up to rounding. Infinite if no finite margin was met.
+        rows: (B,) int64, the row with that margin.
+    """
+
+    points: Tensor
+    margins: Tensor
+    rows: Tensor
+
+    @property
+    def falsified(self) -> Tensor:
+        """(B,) bool: the forward pass says that the claim fails at the point."""
+        return self.margins <= 0
+
+    def better(self, other: AttackResult) -> AttackResult:
+        """For each example the point with the lesser margin; this one's where they tie."""
+        won = other.margins < self.margins
+        return AttackResult(
+            torch.where(won.unsqueeze(1), other.points, self.points),
+            torch.where(won, other.margins, self.margins),
+            torch.where(won, other.rows, self.rows),
+        )
