@@ -31,7 +31,7 @@ class DualBound(AbstractBoundMethod):
     tighten: bool = False
 
     def bound(self, network: Network, region: Region, spec: Specification) -> BoundResult:
-        root = root_bounds(network, region, "dual", tighten=self.tighten)
-        margins = bound_claim(network, root.relaxations, region, spec.C, spec.d)
         rule = "dual-tight" if self.tighten else "dual"
+        root = root_bounds(network, region, rule)
+        margins = bound_claim(network, root.relaxations, region, spec.C, spec.d)
         return BoundResult(margins, root.layers, Multipliers(rule), count_unstable(root.layers))

@@ -18,8 +18,6 @@ from torch import Tensor
 
 from lpverify.problem import LayerBounds
 
-RULES = ("interval", "dual", "crown")
-
 
 @dataclass(frozen=True, eq=False)
 class Relaxation:
@@ -38,46 +36,48 @@ class Relaxation:
     upper_gain: Tensor
 
 
-def relax(layer: LayerBounds, bias: Tensor | None, rule: str, slopes: Tensor | None = None) -> Relaxation:
-    """The relaxation of a ReLU with pre-activation bounds ``layer``.
+def adaptive_slope(lower: Tensor, upper: Tensor) -> Tensor:
+    """CROWN's lower slope: 1 where upper >= -lower, else 0, the smaller triangle (Zhang et al. 2018)."""
+    return (upper >= -lower).to(lower.dtype)
+
+
+def relax(layer: LayerBounds, bias: Tensor | None, lower_slope: Tensor | None) -> Relaxation:
+    """The triangle relaxation of a ReLU with pre-activation bounds ``layer``, one lower line chosen.
 
     Args:
         layer: bounds, (B, n_k).
         bias: (n_k,) the pre-activation's bias if it is to be counted here, else None.
-        rule: "dual": a = s (Wong & Kolter); "crown": a = 1 where upper >= -lower, else 0 (Zhang et al.
-            2018); "interval": both slopes 0, the post-activation's range alone.
-        slopes: (B, m, n_k) lower slopes in [0, 1] to use at unstable neurons instead of the rule's.
+        lower_slope: slopes in [0, 1] of the lower line at unstable neurons, (B, n_k) or (B, m, n_k) for
+            rows with slopes of their own; None for the upper line's own slope (Wong & Kolter's dual).
     """
-    lower, upper = layer.lower, layer.upper
-    if rule == "interval":
-        zero = torch.zeros_like(lower)
-        return Relaxation(zero, zero, lower.clamp(min=0), upper.clamp(min=0))
-    active, unstable = layer.active, layer.unstable
+    lower, upper, unstable = layer.lower, layer.upper, layer.unstable
     width = torch.where(unstable, upper - lower, 1.0)
-    s = torch.where(unstable, upper / width, active.to(lower.dtype))
+    s = torch.where(unstable, upper / width, layer.active.to(lower.dtype))
     intercept = torch.where(unstable, -s * lower, 0.0)
-    if slopes is not None:
-        a = torch.where(unstable.unsqueeze(1), slopes, s.unsqueeze(1))
-        s, intercept = s.unsqueeze(1), intercept.unsqueeze(1)
-    elif rule == "dual":
+    if lower_slope is None:
         a = s
+    elif lower_slope.ndim == 3:
+        s, intercept = s.unsqueeze(1), intercept.unsqueeze(1)
+        a = torch.where(unstable.unsqueeze(1), lower_slope, s)
     else:
-        a = torch.where(unstable, (upper >= -lower).to(lower.dtype), s)
+        a = torch.where(unstable, lower_slope, s)
     if bias is None:
         return Relaxation(a, s, torch.zeros_like(s), intercept)
     return Relaxation(a, s, a * bias, s * bias + intercept)
 
 
-def post_activation(layer: LayerBounds, rule: str) -> tuple[Tensor, Tensor]:
-    """The range of relu(z) in the relaxed problem: (B, n_k) lower and upper.
+def flat(layer: LayerBounds) -> Relaxation:
+    """The relaxation of interval arithmetic: both slopes 0, the post-activation's range alone."""
+    zero = torch.zeros_like(layer.lower)
+    return Relaxation(zero, zero, layer.lower.clamp(min=0), layer.upper.clamp(min=0))
 
-    Under the rule "dual" it is the range in the dual's own relaxation, lower end s * lower: an interval
-    from it proves a neuron stable only where the dual's bound would have (so skipping that neuron's row
-    leaves the published algorithm's margins unchanged).
+
+def dual_range(layer: LayerBounds) -> tuple[Tensor, Tensor]:
+    """The range of relu(z) in the dual's own relaxation, (B, n_k) lower and upper: [s lower, upper].
+
+    An interval from it proves a neuron stable only where the published dual's bound would have, so skipping
+    that neuron's row leaves the margins as published.
     """
-    lower, upper = layer.lower, layer.upper
-    top = upper.clamp(min=0)
-    if rule != "dual":
-        return lower.clamp(min=0), top
-    width = torch.where(layer.unstable, upper - lower, 1.0)
-    return torch.where(layer.unstable, upper * lower / width, lower.clamp(min=0)), top
+    lower, upper, unstable = layer.lower, layer.upper, layer.unstable
+    width = torch.where(unstable, upper - lower, 1.0)
+    return torch.where(unstable, upper * lower / width, lower.clamp(min=0)), upper.clamp(min=0)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lpverify.bounds.backward import bias_is_folded, bound_neurons
-from lpverify.bounds.relaxation import Relaxation, post_activation, relax
+from lpverify.bounds.relaxation import Relaxation, adaptive_slope, dual_range, flat, relax
 from lpverify.network import Affine, Input, Network, ReLU
 from lpverify.problem import Box, LayerBounds, Region
 
@@ -29,35 +29,47 @@ class Root:
     relaxations: dict[int, Relaxation]
 
 
-def root_bounds(network: Network, region: Region, rule: str, *, tighten: bool = True) -> Root:
-    """Bounds of all ReLUs' pre-activations over the region, with the relaxations of ``rule`` ("interval", "dual", "crown").
+def root_bounds(network: Network, region: Region, rule: str) -> Root:
+    """Bounds of all ReLUs' pre-activations over the region, with their relaxations.
 
     Args:
-        tighten: keep the better of the backward pass's bound and the interval's. Without it (the dual as
-            published) a neuron's bound is the backward pass's own.
+        rule: "interval"; "dual" (Wong & Kolter as published: a neuron's bound is the backward pass's own);
+            "dual-tight" and "crown" (the better of the backward pass's bound and the interval's). CROWN
+            chooses its lower slopes from the backward pass's bounds alone: choosing them from the tightened
+            bounds was seen to loosen margins.
     """
     absolute = network.map_tensors(torch.abs)
-    box = region.box
     ranges: list[tuple[Tensor, Tensor]] = []
-    layers: dict[int, LayerBounds] = {}
-    relaxations: dict[int, Relaxation] = {}
+    slopes: dict[int, Tensor] = {}
+    root = Root({}, {})
     for index, node in enumerate(network.nodes):
         if isinstance(node, Input):
-            ranges.append((box.lower, box.upper))
+            ranges.append((region.lower, region.upper))
         elif isinstance(node, Affine):
             bounds = _interval(node, absolute.nodes[index], ranges)
+            slopes[index] = adaptive_slope(bounds.lower, bounds.upper)
             feeds_relu = any(isinstance(network.nodes[c], ReLU) for c in network.consumers[index])
             if feeds_relu and rule != "interval" and not _interval_is_exact(node, region):
-                bounds = _refine(network, relaxations, region, index, bounds, rule, tighten)
+                raw = _refine(network, root.relaxations, region, index, bounds, rule)
+                slopes[index] = adaptive_slope(raw.lower, raw.upper)
+                bounds = raw if rule == "dual" else _better(raw, bounds)
             ranges.append((bounds.lower, bounds.upper))
         else:
-            source = network.nodes[node.input]
-            layers[index] = LayerBounds(*ranges[node.input])
-            folded = isinstance(source, Affine) and bias_is_folded(network, node.input)
-            bias = source.bias if isinstance(source, Affine) and folded else None
-            relaxations[index] = relax(layers[index], bias, rule)
-            ranges.append(post_activation(layers[index], rule if not tighten else "crown"))
-    return Root(layers, relaxations)
+            layer = LayerBounds(*ranges[node.input])
+            root.layers[index] = layer
+            if rule == "interval":
+                root.relaxations[index] = flat(layer)
+            else:
+                slope = slopes.get(node.input, adaptive_slope(layer.lower, layer.upper)) if rule == "crown" else None
+                root.relaxations[index] = relax(layer, folded_bias(network, node), slope)
+            ranges.append(dual_range(layer) if rule == "dual" else (layer.lower.clamp(min=0), layer.upper.clamp(min=0)))
+    return root
+
+
+def folded_bias(network: Network, relu: ReLU) -> Tensor | None:
+    """The bias that a ReLU's relaxation counts for the affine node that it reads, if it does."""
+    source = network.nodes[relu.input]
+    return source.bias if isinstance(source, Affine) and bias_is_folded(network, relu.input) else None
 
 
 def _interval(node: Affine, absolute: object, ranges: list[tuple[Tensor, Tensor]]) -> LayerBounds:
@@ -84,20 +96,22 @@ def _refine(
     index: int,
     bounds: LayerBounds,
     rule: str,
-    tighten: bool,
 ) -> LayerBounds:
-    """Replace the bounds of possibly unstable neurons by the backward pass's."""
+    """The backward pass's own bounds of the possibly unstable neurons; the others keep the interval's."""
     lower, upper = bounds.lower, bounds.upper
+    symmetric = rule != "crown"
     for examples, neurons in chunks(bounds.unstable, _widest(network, index)):
         local = {k: _select(r, examples) for k, r in relaxations.items()}
-        low, high = bound_neurons(network, local, region.select(examples), index, neurons, rule == "dual")
+        low, high = bound_neurons(network, local, region.select(examples), index, neurons, symmetric)
         place = (examples.unsqueeze(1).expand_as(neurons), neurons)
-        if tighten:
-            low, high = torch.maximum(low, lower[place]), torch.minimum(high, upper[place])
-        # Rounding can cross the two by an ulp.
-        lower = lower.index_put(place, torch.minimum(low, high))
-        upper = upper.index_put(place, torch.maximum(low, high))
+        lower, upper = lower.index_put(place, low), upper.index_put(place, high)
     return LayerBounds(lower, upper)
+
+
+def _better(one: LayerBounds, other: LayerBounds) -> LayerBounds:
+    """The tighter of two sound bounds; where rounding lets them cross by an ulp, ordered."""
+    lower, upper = torch.maximum(one.lower, other.lower), torch.minimum(one.upper, other.upper)
+    return LayerBounds(torch.minimum(lower, upper), torch.maximum(lower, upper))
 
 
 def _select(relaxation: Relaxation, examples: Tensor) -> Relaxation:
