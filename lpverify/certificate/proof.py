@@ -1,0 +1,205 @@
+"""Certificates and witnesses: their content and their bytes. Standard library only.
+
+A certificate's header:
+
+    {"format": "lpverify certificate", "version": 1, "network": SHA-256 of the network file,
+     "semantics": "real" or "float32", "rule": "interval", "dual", "dual-tight" or "crown",
+     "region": ..., "claim": ... (see ``claim``),
+     "lemmas": [{"node": k, "neurons": array, "sides": array, "slopes": [...]}],
+     "tree": {"rows": array, "slopes": [...]}}
+
+The checker forms every dual variable itself by the rule; ``slopes`` override it: {"node": ReLU node,
+"neurons": <i4 (k,), "values": <u2 (r, k)} gives, for the r rows listed, lower slopes value / 32768 in [0, 1]
+at the listed neurons (used where the checker finds them unstable; any value is sound). ``rows`` lists the
+claim's rows that use them; the others follow the rule. A lemma tightens pre-activation bounds of ReLU node k
+before they are used: row i bounds neuron neurons[i] from below (sides[i] = 0) or above (1). Lemmas are
+checked in order. ``tree`` is the root leaf; version 1 has no splits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lpverify.certificate.claim import Claim, decode_claim, encode_claim
+from lpverify.certificate.container import Packed, RawArray, pack, unpack
+from lpverify.errors import CertificateError
+
+FORMAT = "lpverify certificate"
+WITNESS_FORMAT = "lpverify counterexample"
+VERSION = 1
+RULES = ("interval", "dual", "dual-tight", "crown")
+SEMANTICS = ("real", "float32")
+UNIT_SLOPE = 32768
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """Lower slopes of one ReLU: ``neurons`` (k,) int32 rising, ``values`` (r, k) uint16 in 0..UNIT_SLOPE."""
+
+    node: int
+    neurons: RawArray
+    values: RawArray
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """The claim's rows that have slopes of their own, ``rows`` (r,) int32, and these slopes."""
+
+    rows: RawArray
+    slopes: tuple[Slopes, ...]
+
+
+@dataclass(frozen=True)
+class Lemma:
+    """Bounds of neurons of one ReLU's input: ``neurons`` (r,) int32, ``sides`` (r,) uint8 (0 below, 1 above)."""
+
+    node: int
+    neurons: RawArray
+    sides: RawArray
+    slopes: tuple[Slopes, ...]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A proof that ``claim`` holds for the network named by ``network``; see the module's docstring."""
+
+    network: str
+    semantics: str
+    rule: str
+    claim: Claim
+    leaf: Leaf
+    lemmas: tuple[Lemma, ...] = ()
+
+    def encode(self) -> bytes:
+        """The certificate's file."""
+        arrays: list[RawArray] = []
+        region, rows = encode_claim(self.claim, arrays)
+
+        def store(raw: RawArray) -> dict[str, int]:
+            arrays.append(raw)
+            return {"array": len(arrays) - 1}
+
+        def listed(slopes: tuple[Slopes, ...]) -> list[dict[str, Any]]:
+            return [{"node": s.node, "neurons": store(s.neurons), "values": store(s.values)} for s in slopes]
+
+        header = {
+            "format": FORMAT, "version": VERSION, "network": self.network, "semantics": self.semantics,
+            "rule": self.rule, "region": region, "claim": rows,
+            "lemmas": [
+                {"node": x.node, "neurons": store(x.neurons), "sides": store(x.sides), "slopes": listed(x.slopes)}
+                for x in self.lemmas
+            ],
+            "tree": {"rows": store(self.leaf.rows), "slopes": listed(self.leaf.slopes)},
+        }  # fmt: skip
+        return pack(header, arrays)
+
+
+def decode(data: bytes, name: str = "<bytes>") -> Certificate:
+    """Parse a certificate file's bytes; raises CertificateError if they are not a well-formed certificate."""
+    packed = unpack(data, name)
+    header = packed.header
+    if header.get("format") != FORMAT or header.get("version") != VERSION:
+        raise CertificateError(f"{name}: not a {FORMAT} of version {VERSION}")
+    known = {"format", "version", "network", "semantics", "rule", "region", "claim", "lemmas", "tree", "arrays"}
+    if set(header) != known:
+        raise CertificateError(f"{name}: unknown or missing fields: {', '.join(sorted(set(header) ^ known))}")
+    if header["rule"] not in RULES or header["semantics"] not in SEMANTICS:
+        raise CertificateError(f"{name}: rule {header['rule']!r} or semantics {header['semantics']!r} is unknown")
+    if not isinstance(header["network"], str) or not isinstance(header["lemmas"], list):
+        raise CertificateError(f"{name}: network or lemmas have the wrong type")
+    claim, tree = decode_claim(packed), header["tree"]
+    if not isinstance(tree, dict) or set(tree) != {"rows", "slopes"}:
+        raise CertificateError(f"{name}: the tree is not a single leaf with rows and slopes")
+    rows = _integers(packed, tree["rows"], "<i4", claim.num_rows)
+    if len(set(rows.values())) != rows.shape[0]:
+        raise CertificateError(f"{name}: a row is listed twice")
+    leaf = Leaf(rows, _slopes(packed, tree["slopes"], rows.shape[0]))
+    lemmas = tuple(_lemma(packed, entry) for entry in header["lemmas"])
+    return Certificate(header["network"], header["semantics"], header["rule"], claim, leaf, lemmas)
+
+
+def _lemma(packed: Packed, entry: Any) -> Lemma:
+    if not isinstance(entry, dict) or set(entry) != {"node", "neurons", "sides", "slopes"}:
+        raise CertificateError(f"{packed.name}: a lemma has unknown or missing fields")
+    neurons = _integers(packed, entry["neurons"], "<i4", 2**31)
+    sides = _integers(packed, entry["sides"], "|u1", 2)
+    if sides.shape != neurons.shape:
+        raise CertificateError(f"{packed.name}: a lemma has {neurons.shape[0]} neurons but {sides.shape[0]} sides")
+    return Lemma(_whole(packed, entry["node"]), neurons, sides, _slopes(packed, entry["slopes"], neurons.shape[0]))
+
+
+def _slopes(packed: Packed, entries: Any, rows: int) -> tuple[Slopes, ...]:
+    if not isinstance(entries, list):
+        raise CertificateError(f"{packed.name}: slopes are not a list")
+    found = []
+    for entry in entries:
+        if not isinstance(entry, dict) or set(entry) != {"node", "neurons", "values"}:
+            raise CertificateError(f"{packed.name}: slopes have unknown or missing fields")
+        neurons = _integers(packed, entry["neurons"], "<i4", 2**31)
+        values = packed.array(entry["values"], ndim=2)
+        if values.dtype != "<u2" or values.shape != (rows, neurons.shape[0]):
+            raise CertificateError(f"{packed.name}: slopes are {values.dtype} {values.shape}")
+        if any(v > UNIT_SLOPE for v in values.values()):
+            raise CertificateError(f"{packed.name}: a slope is above 1")
+        places = neurons.values()
+        if any(a >= b for a, b in zip(places, places[1:], strict=False)):
+            raise CertificateError(f"{packed.name}: the neurons of a slope table do not rise")
+        found.append(Slopes(_whole(packed, entry["node"]), neurons, values))
+    if len({s.node for s in found}) != len(found):
+        raise CertificateError(f"{packed.name}: slopes of one node are given twice")
+    return tuple(found)
+
+
+def _whole(packed: Packed, value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**31:
+        raise CertificateError(f"{packed.name}: {value!r} is not a node")
+    return value
+
+
+def _integers(packed: Packed, reference: Any, dtype: str, limit: int) -> RawArray:
+    found = packed.array(reference, ndim=1)
+    if found.dtype != dtype or any(not 0 <= v < limit for v in found.values()):
+        raise CertificateError(f"{packed.name}: an index array is {found.dtype} or leaves 0..{limit - 1}")
+    return found
+
+
+@dataclass(frozen=True)
+class Witness:
+    """A point where a claim fails: ``x`` (n_0,), the failing ``row`` and its value in both arithmetics."""
+
+    network: str
+    claim: Claim
+    x: RawArray
+    row: int
+    margin: float
+    margin_float32: float
+
+    def encode(self) -> bytes:
+        """The witness's file."""
+        arrays: list[RawArray] = [self.x]
+        region, rows = encode_claim(self.claim, arrays)
+        header = {
+            "format": WITNESS_FORMAT, "version": VERSION, "network": self.network, "region": region, "claim": rows,
+            "x": {"array": 0}, "row": self.row, "margin": repr(self.margin), "margin_float32": repr(self.margin_float32),
+        }  # fmt: skip
+        return pack(header, arrays)
+
+
+def decode_witness(data: bytes, name: str = "<bytes>") -> Witness:
+    """Parse a witness file's bytes; raises CertificateError if they are not well-formed."""
+    packed = unpack(data, name)
+    header = packed.header
+    if header.get("format") != WITNESS_FORMAT or header.get("version") != VERSION:
+        raise CertificateError(f"{name}: not a {WITNESS_FORMAT} of version {VERSION}")
+    claim, x, row = decode_claim(packed), packed.array(header.get("x"), ndim=1), header.get("row")
+    if x.dtype not in ("<f4", "<f8") or type(row) is not int or not 0 <= row < claim.num_rows:
+        raise CertificateError(f"{name}: the point is {x.dtype} or the row {row!r} is not one of the claim's")
+    if x.shape[0] != claim.inputs:
+        raise CertificateError(f"{name}: the point has {x.shape[0]} inputs, the claim {claim.inputs}")
+    try:
+        margins = float(header.get("margin")), float(header.get("margin_float32"))
+        network = str(header["network"])
+    except (KeyError, TypeError, ValueError):
+        raise CertificateError(f"{name}: the margins or the network's name are missing") from None
+    return Witness(network, claim, x, row, *margins)
