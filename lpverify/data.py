@@ -1,0 +1,310 @@
+"""Data sets by name or from FILE.npz: Examples, selection by index, and the checks before anything is proved.
+
+Pixels of the named image sets are in [0, 1]: k / 255 (digits: k / 16), both as float32. Images are
+(channel, height, width). Splits are fixed: MNIST, Fashion-MNIST, CIFAR-10, SVHN and HAR have their own;
+digits, which has none, takes the first 1397 of scikit-learn's 1797 images as train and the last 400 as test.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lpverify.arrayfile import read_idx, read_npz, require_file
+from lpverify.errors import DataError, ShapeError, UsageError
+
+Array = NDArray[Any]
+SPLITS = ("train", "test")
+DIGITS_TRAIN = 1397
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Inputs with their labels.
+
+    Attributes:
+        x: (N, *shape) float32 or float64, finite.
+        y: (N,) int64, or None where the file has no labels.
+        num_classes: number of classes of a named data set, None for a file.
+        sha256: of shape, dtype and bytes of x and y, the same wherever they were read from.
+        source: the name or path that was loaded, for messages and records.
+    """
+
+    x: Array
+    y: NDArray[np.int64] | None
+    num_classes: int | None
+    sha256: str
+    source: str = ""
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+def load_data(
+    name_or_path: str, *, data_dir: Path | None = None, split: str = "test", scale: float | None = None
+) -> Examples:
+    """Load a named data set or FILE.npz (``x`` and, for label claims, ``y``).
+
+    Args:
+        name_or_path: a key of DATASETS, or a path that ends in .npz.
+        data_dir: folder with the data set's own files (idx files of MNIST and Fashion-MNIST, gzip or not; the
+            binary batches of CIFAR-10; the text files of HAR), here or one folder below. Without it OpenML is
+            asked, through scikit-learn's cache; digits needs neither.
+        split: "train" or "test"; a file has no splits.
+        scale: divide a file's x by this, in its float dtype; integers become float32 first.
+
+    Raises:
+        DataError: if the data cannot be had or are refused: not finite, object arrays, labels that are no
+            integers, damaged files, sizes that do not match.
+        UsageError: for an unknown name or split, or a scale that cannot be used.
+    """
+    if split not in SPLITS:
+        raise UsageError(f"split: {split!r} is not one of {', '.join(SPLITS)}")
+    if scale is not None and not (math.isfinite(scale) and scale > 0):
+        raise UsageError(f"scale: {scale!r} must be finite and > 0")
+    if name_or_path in DATASETS:
+        if scale is not None:
+            raise UsageError(f"scale: {name_or_path} comes scaled already; --scale is for FILE.npz")
+        x, y, num_classes = DATASETS[name_or_path](data_dir, split)
+        return make_examples(x, y, num_classes, name_or_path)
+    if not name_or_path.endswith(".npz"):
+        raise UsageError(f"data: {name_or_path!r} is not one of {', '.join(DATASETS)} and does not end in .npz")
+    arrays = read_npz(Path(name_or_path), ("x", "y"))
+    if "x" not in arrays:
+        raise DataError(f"{name_or_path}: no array named x; save it with numpy.savez(FILE, x=..., y=...)")
+    return make_examples(_scaled(arrays["x"], scale), arrays.get("y"), None, name_or_path)
+
+
+def make_examples(x: Array, y: Array | None, num_classes: int | None = None, source: str = "data") -> Examples:
+    """Examples from arrays, with the checks that need no network.
+
+    Raises:
+        DataError: if x is empty, not (N, ...) or not finite, or y is not (N,) integers within ``num_classes``.
+    """
+    x = np.ascontiguousarray(x if x.dtype in (np.float32, np.float64) else x.astype(np.float32))
+    if x.ndim < 2 or not x.size:
+        raise ShapeError(f"{source}: x has shape {x.shape}, expected (examples, ...) with at least one value")
+    finite = np.isfinite(x)
+    if not finite.all():
+        place = np.argwhere(~finite)[0].tolist()
+        raise DataError(f"{source}: example {place[0]}, input {tuple(place[1:])} is {x[tuple(place)]}; inputs must be finite")
+    if y is not None:
+        if y.dtype.kind not in "iu":
+            raise DataError(f"{source}: labels y have dtype {y.dtype}, expected integers")
+        if y.shape != (len(x),):
+            raise ShapeError(f"{source}: labels y have shape {y.shape}, expected ({len(x)},)")
+        if y.dtype == np.uint64 and (y > np.iinfo(np.int64).max).any():
+            raise DataError(f"{source}: label of example {int(y.argmax())}: {y.max()} is out of range")
+        y = np.ascontiguousarray(y, dtype=np.int64)
+    found = Examples(x, y, num_classes, _digest(x, y), source)
+    if num_classes is not None:
+        check_labels(found, num_classes)
+    return found
+
+
+def select(examples: Examples, index: str) -> tuple[NDArray[np.int64], Examples]:
+    """The examples of an index expression: "0:500", "0:100:10", "3,7", or parts of these joined by commas.
+
+    Returns:
+        Their indices (K,) in the order given, and the examples.
+
+    Raises:
+        UsageError: if the expression cannot be read, selects nothing or selects an example twice.
+        DataError: if it goes past the data.
+    """
+    chosen: list[int] = []
+    for part in index.split(","):
+        chosen.extend(_indices(part.strip(), len(examples), examples.source))
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise UsageError(f"index: {index!r} selects {'an example twice' if chosen else 'no example'}")
+    order = np.array(chosen, dtype=np.int64)
+    x = examples.x[order]
+    y = None if examples.y is None else examples.y[order]
+    return order, Examples(x, y, examples.num_classes, _digest(x, y), examples.source)
+
+
+def check_range(examples: Examples, clip: tuple[Any, Any] | None) -> None:
+    """Refuse pixels in 0..255 where the clip says that they end at 1 or so; nothing is rescaled by guess.
+
+    Raises:
+        DataError: if the clip's upper end is at most 1 and some value is above 1.5.
+    """
+    if clip is None or float(clip[1]) > 1:
+        return
+    largest = float(examples.x.max())
+    if largest > 1.5:
+        example = int(np.argmax(examples.x.reshape(len(examples), -1).max(1)))
+        advice = "pass --scale 255" if 1.5 < largest <= 255 else "check the data's scale"
+        raise DataError(
+            f"{examples.source}: example {example} has values up to {largest:g}; {advice} (the clip is {clip[0]} to {clip[1]})"
+        )
+
+
+def check_shape(examples: Examples, input_shape: tuple[int, ...]) -> None:
+    """Refuse examples that do not fit a network's input; axes of length 1 and flattening make no difference.
+
+    Raises:
+        ShapeError: with both shapes, and a hint where the channels seem to come last.
+    """
+    got, want = examples.x.shape[1:], tuple(input_shape)
+    if math.prod(got) == math.prod(want):
+        squeezed = [tuple(n for n in shape if n != 1) for shape in (got, want)]
+        if len(got) == 1 or len(want) == 1 or squeezed[0] == squeezed[1]:
+            return
+    channels_last = len(got) == len(want) == 3 and (got[2], got[0], got[1]) == want
+    hint = "; channels come last: transpose x to (examples, channels, height, width)" if channels_last else ""
+    raise ShapeError(f"{examples.source}: each example has shape {got}, the network takes {want}{hint}")
+
+
+def check_labels(examples: Examples, num_classes: int) -> NDArray[np.int64]:
+    """The labels, for a claim about ``num_classes`` outputs.
+
+    Raises:
+        DataError: if there are none, or one is out of range; the message names the example.
+    """
+    if examples.y is None:
+        raise DataError(f"{examples.source}: no labels; add an integer array y to the file")
+    bad = np.flatnonzero((examples.y < 0) | (examples.y >= num_classes))
+    if len(bad):
+        raise DataError(
+            f"{examples.source}: label of example {bad[0]}: {examples.y[bad[0]]} is not in 0..{num_classes - 1}"
+        )
+    return examples.y
+
+
+def _indices(part: str, count: int, source: str) -> range:
+    pieces = part.split(":")
+    try:
+        numbers = [int(p) if p.strip() else None for p in pieces]
+        if len(pieces) > 3 or (len(pieces) == 1 and numbers[0] is None):
+            raise ValueError
+    except ValueError:
+        raise UsageError(f"index: {part!r} is not a number or a range such as 0:500 or 0:100:10") from None
+    start = numbers[0] or 0
+    if len(pieces) == 1:
+        stop, step = start + 1, 1
+    else:
+        stop = count if numbers[1] is None else numbers[1]
+        step = numbers[2] if len(numbers) == 3 and numbers[2] is not None else 1
+    if start < 0 or stop < 0 or step < 1:
+        raise UsageError(f"index: {part!r} has a negative number or a step below 1")
+    if stop > count or start > count:
+        raise DataError(f"index {part}: {source} has {count} examples, numbered 0 to {count - 1}")
+    return range(start, stop, step)
+
+
+def _scaled(x: Array, scale: float | None) -> Array:
+    x = x if x.dtype in (np.float32, np.float64) else x.astype(np.float32)
+    return x if scale is None else x / x.dtype.type(scale)
+
+
+def _digest(x: Array, y: NDArray[np.int64] | None) -> str:
+    total = hashlib.sha256()
+    for array in (x, y):
+        if array is not None:
+            total.update(f"{array.dtype.str}{array.shape}".encode())
+            total.update(np.ascontiguousarray(array).data)
+    return total.hexdigest()
+
+
+Loaded = tuple[Array, Array, int]
+
+
+def _unit(pixels: Array, largest: int) -> NDArray[np.float32]:
+    """Integers 0..largest as float32 quotients."""
+    return np.asarray(pixels.astype(np.float32) / np.float32(largest))
+
+
+def _digits(data_dir: Path | None, split: str) -> Loaded:
+    from sklearn.datasets import load_digits
+
+    bundled = load_digits()
+    part = slice(None, DIGITS_TRAIN) if split == "train" else slice(DIGITS_TRAIN, None)
+    return _unit(bundled.images[part].reshape(-1, 1, 8, 8), 16), bundled.target[part].astype(np.int64), 10
+
+
+def _idx_pair(openml: str, folders: tuple[str, ...]) -> Callable[[Path | None, str], Loaded]:
+    def load(data_dir: Path | None, split: str) -> Loaded:
+        if data_dir is None:
+            return _openml(openml, 60000, (1, 28, 28), split)
+        prefix = "train" if split == "train" else "t10k"
+        images = read_idx(_find(data_dir, folders, f"{prefix}-images-idx3-ubyte"), 3)
+        labels = read_idx(_find(data_dir, folders, f"{prefix}-labels-idx1-ubyte"), 1)
+        return _unit(images[:, None], 255), labels, 10
+
+    return load
+
+
+def _cifar10(data_dir: Path | None, split: str) -> Loaded:
+    if data_dir is None:
+        return _openml("CIFAR_10", 50000, (3, 32, 32), split)
+    names = [f"data_batch_{k}.bin" for k in range(1, 6)] if split == "train" else ["test_batch.bin"]
+    files = [_find(data_dir, ("cifar-10-batches-bin", "cifar10"), name) for name in names]
+    for path in files:
+        if require_file(path) != 10000 * 3073:
+            raise DataError(f"{path}: not a CIFAR-10 binary batch of 10000 images (30730000 bytes)")
+    rows = np.concatenate([np.fromfile(path, dtype=np.uint8).reshape(-1, 3073) for path in files])
+    return _unit(rows[:, 1:].reshape(-1, 3, 32, 32), 255), rows[:, 0], 10
+
+
+def _svhn(data_dir: Path | None, split: str) -> Loaded:
+    if data_dir is not None:
+        raise DataError("svhn: its .mat files are not read; leave --data-dir out for OpenML, or convert them to FILE.npz")
+    x, y, _ = _openml("SVHN", 73257, (3, 32, 32), split)
+    return x, y % 10, 10  # the digit 0 is stored as class 10
+
+
+def _har(data_dir: Path | None, split: str) -> Loaded:
+    if data_dir is None:
+        return _openml("har", 7352, (561,), split, pixels=False)
+    folders = (split, f"UCI HAR Dataset/{split}")
+    files = [_find(data_dir, folders, f"{kind}_{split}.txt") for kind in "Xy"]
+    try:
+        x, y = (np.loadtxt(path, dtype=kind) for path, kind in zip(files, (np.float64, np.int64), strict=True))
+    except (ValueError, OSError) as error:
+        raise DataError(f"{files[0].parent}: not the text files of HAR ({' '.join(str(error).split())[:100]})") from None
+    return x.astype(np.float32), y - 1, 6
+
+
+def _find(data_dir: Path, folders: tuple[str, ...], name: str) -> Path:
+    """The file, plain or .gz, in the data folder or one of the usual folders below it."""
+    for folder in ("", *folders):
+        for ending in ("", ".gz"):
+            path = Path(data_dir, folder, name + ending)
+            if path.exists():
+                return path
+    raise DataError(f"{data_dir}: holds no {name} or {name}.gz; give the folder of the data set's files as --data-dir")
+
+
+def _openml(name: str, train: int, shape: tuple[int, ...], split: str, *, pixels: bool = True) -> Loaded:
+    """A data set of OpenML, version 1: the first ``train`` rows are the train split, the others the test split."""
+    from sklearn.datasets import fetch_openml
+
+    parser = "auto" if importlib.util.find_spec("pandas") else "liac-arff"
+    try:
+        bunch = fetch_openml(name, version=1, as_frame=False, parser=parser)
+    except Exception as error:  # urllib, http, socket, hashing and parsing errors alike: the data are not to be had
+        text = " ".join(str(error).split())[:100] or type(error).__name__
+        raise DataError(f"OpenML {name}: cannot be fetched ({text}); give local files with --data-dir") from None
+    part = slice(None, train) if split == "train" else slice(train, None)
+    x = np.asarray(bunch.data[part], dtype=np.float32).reshape(-1, *shape)
+    y = np.asarray(bunch.target[part]).astype(np.int64)
+    return (_unit(x, 255), y, 10) if pixels else (x, y - 1, 6)
+
+
+DATASETS: dict[str, Callable[[Path | None, str], Loaded]] = {
+    "mnist": _idx_pair("mnist_784", ("mnist", "MNIST/raw")),
+    "fashion-mnist": _idx_pair("Fashion-MNIST", ("fashion_mnist", "fashion-mnist", "FashionMNIST/raw")),
+    "digits": _digits,
+    "har": _har,
+    "svhn": _svhn,
+    "cifar10": _cifar10,
+}
