@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -290,7 +291,9 @@ def _openml(name: str, train: int, shape: tuple[int, ...], split: str, *, pixels
 
     parser = "auto" if importlib.util.find_spec("pandas") else "liac-arff"
     try:
-        bunch = fetch_openml(name, version=1, as_frame=False, parser=parser)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # each retry warns; the error below says it once
+            bunch = fetch_openml(name, version=1, as_frame=False, parser=parser)
     except Exception as error:  # urllib, http, socket, hashing and parsing errors alike: the data are not to be had
         text = " ".join(str(error).split())[:100] or type(error).__name__
         raise DataError(f"OpenML {name}: cannot be fetched ({text}); give local files with --data-dir") from None
