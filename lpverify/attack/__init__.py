@@ -64,13 +64,15 @@ def attack(
     network = network.detach()
     region = region.to(network.dtype, network.device)
     spec = spec.to(network.dtype, network.device)
-    begin = start_point(region) if start is None else start.flatten(1).to(region.lower)
+    begin = start_point(region) if start is None else start.detach().flatten(1).to(region.lower)
     wanted, got = (len(spec.d), network.input_size, network.output_size), (*region.lower.shape, spec.C.shape[2])
     if got != wanted or begin.shape != region.lower.shape or not spec.d.shape[1]:
         raise ShapeError(
             f"attack: region and claim are for {got}, start {tuple(begin.shape)}, claim {tuple(spec.C.shape)}; "
             f"expected (examples, inputs, outputs) {wanted} and at least one row"
         )
+    if not len(begin):
+        return AttackResult(begin, begin.new_zeros(0), torch.zeros(0, dtype=torch.int64, device=begin.device))
     begin = project(begin, region)
     runs = spec.d.shape[1] if loss == "targeted" else 1
     chunk = max(1, options.max_floats // (runs * sum(network.sizes)))
@@ -78,9 +80,6 @@ def attack(
         ATTACKS[method](network, region.select(part), spec.select(part), begin[part], options)
         for part in torch.arange(len(begin), device=begin.device).split(chunk)
     ]
-    if not parts:
-        empty = torch.zeros(0, dtype=torch.int64, device=begin.device)
-        return AttackResult(begin, begin.new_zeros(0), empty)
     return AttackResult(
         torch.cat([p.points for p in parts]),
         torch.cat([p.margins for p in parts]),

@@ -10,12 +10,9 @@ from torch import Tensor
 
 from lpverify.attack.base import AttackOptions, AttackResult
 from lpverify.attack.losses import LOSSES
-from lpverify.attack.steepest import descent_step, project
+from lpverify.attack.steepest import descent_step, full_step, project
 from lpverify.network import Network
 from lpverify.problem import Region, Specification
-
-# Two radii reach the far side of the region from any start in it; the projection takes back the rest.
-FULL_STEP = 2.0
 
 
 def gradient(network: Network, spec: Specification, x: Tensor, targets: Tensor, loss: str) -> tuple[Tensor, Tensor]:
@@ -43,7 +40,7 @@ def fgsm(
         chosen = torch.full((len(start),), target, device=start.device)
         slope, margins = gradient(network, spec, start, chosen, options.loss)
         best = as_result(start, margins) if best is None else best
-        x = project(start + descent_step(slope, start, region, FULL_STEP), region)
+        x = project(start + descent_step(slope, start, region, full_step(region)), region)
         with torch.no_grad():
             best = best.better(as_result(x, spec.margins(network.forward(x))))
     assert best is not None  # a claim has at least one row

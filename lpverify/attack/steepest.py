@@ -43,6 +43,11 @@ def descent_step(gradient: Tensor, x: Tensor, region: Region, rate: float) -> Te
     return -gradient.sign() * torch.zeros_like(x).scatter(1, order, take)
 
 
+def full_step(region: Region) -> float:
+    """How many radii one single step takes: from a ball's center to its rim, through a box from side to side."""
+    return 1.0 if isinstance(region, Ball) else 2.0
+
+
 def project(x: Tensor, region: Region) -> Tensor:
     """A point of the region near x (its Euclidean projection where no clip interferes); (R, n_0)."""
     if not isinstance(region, Ball):
