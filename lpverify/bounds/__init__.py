@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from lpverify.bounds.alpha import AlphaBound
 from lpverify.bounds.base import AbstractBoundMethod, BoundResult, Multipliers
 from lpverify.bounds.crown import CrownBound
 from lpverify.bounds.dual import DualBound
 from lpverify.bounds.interval import IntervalBound
 
-METHODS: dict[str, type[AbstractBoundMethod]] = {m.name: m for m in (IntervalBound, DualBound, CrownBound)}
+METHODS: dict[str, type[AbstractBoundMethod]] = {m.name: m for m in (IntervalBound, DualBound, CrownBound, AlphaBound)}
 
-__all__ = ["METHODS", "AbstractBoundMethod", "BoundResult", "CrownBound", "DualBound", "IntervalBound", "Multipliers"]
+__all__ = ["METHODS", "AbstractBoundMethod", "AlphaBound", "BoundResult", "CrownBound", "DualBound", "IntervalBound", "Multipliers"]

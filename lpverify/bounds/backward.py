@@ -46,48 +46,52 @@ def bound_neurons(
     Args:
         symmetric: the relaxations have equal lower and upper slopes, so that one pass gives both sides.
     """
-    affine = network.nodes[node]
-    assert isinstance(affine, Affine)
-    bias = affine.bias[neurons]
     if symmetric:
-        pending = _first_rows(network, affine, neurons, both=False)
+        pending, bias = _first_rows(network, node, neurons, None, windows=True)
         return _propagate(network, relaxations, region, pending, bias, mirrored=True)
-    pending = _first_rows(network, affine, neurons, both=True)
-    both, _ = _propagate(network, relaxations, region, pending, torch.cat([bias, -bias], dim=1))
-    lower, upper = both.chunk(2, dim=1)
+    both = torch.cat([neurons, neurons], dim=1)
+    signs = torch.ones_like(both)
+    signs[:, neurons.shape[1] :] = -1
+    pending, bias = _first_rows(network, node, both, signs, windows=True)
+    lower, upper = _propagate(network, relaxations, region, pending, bias)[0].chunk(2, dim=1)
     return lower, -upper
 
 
-def _first_rows(network: Network, affine: Affine, neurons: Tensor, both: bool) -> dict[int, Rows]:
-    """The rows of an affine node's maps for the given units (and their negatives), by source node."""
-    pending: dict[int, Rows] = {}
+def bound_rows(
+    network: Network,
+    relaxations: Mapping[int, Relaxation],
+    region: Region,
+    node: int,
+    neurons: Tensor,
+    signs: Tensor,
+) -> Tensor:
+    """Lower bounds of signs * z for units ``neurons`` (B, m) of an Affine node, each row with slopes of its own."""
+    pending, bias = _first_rows(network, node, neurons, signs, windows=False)
+    return _propagate(network, relaxations, region, pending, bias)[0]
+
+
+def _first_rows(
+    network: Network, node: int, neurons: Tensor, signs: Tensor | None, windows: bool
+) -> tuple[dict[int, Rows], Tensor]:
+    """The rows of an affine node's maps for the given units, times ``signs``, by source node; and their biases."""
+    affine = network.nodes[node]
+    assert isinstance(affine, Affine)
     image = next((m.out_shape for m in affine.maps if isinstance(m, Conv2d)), None)
-    if image is not None and not all(isinstance(m, Conv2d | Diagonal) for m in affine.maps):
-        image = None
-    chosen = torch.cat([neurons, neurons], dim=1) if both else neurons
+    windows = windows and all(isinstance(m, Conv2d | Diagonal) and m.out_shape == image for m in affine.maps)
+    signs = torch.ones_like(neurons) if signs is None else signs
+    sign = signs.to(affine.bias.dtype)
+    pending: dict[int, Rows] = {}
     for source, linear in zip(affine.inputs, affine.maps, strict=True):
-        if image is not None:
-            one_hot = patches.select(image, chosen, affine.bias)
-            rows: Rows = _thin(one_hot.transpose(linear))  # type: ignore[arg-type]
+        if windows and image is not None and isinstance(linear, Conv2d | Diagonal):
+            grown = patches.select(image, neurons, sign).transpose(linear)
+            rows: Rows = grown if grown.worth_keeping else grown.dense()
         elif isinstance(linear, Dense):
-            rows = linear.weight[chosen]
+            rows = linear.weight[neurons] * sign.unsqueeze(2)
         else:
-            size = linear.out_size
-            unit = torch.nn.functional.one_hot(chosen, size).to(affine.bias.dtype)
-            rows = linear.transpose(unit.flatten(0, 1)).view(*chosen.shape, -1)
-        if both:
-            rows = _negate_second_half(rows, neurons.shape[1])
+            unit = torch.nn.functional.one_hot(neurons, linear.out_size) * sign.unsqueeze(2)
+            rows = linear.transpose(unit.flatten(0, 1)).view(*neurons.shape, -1)
         _add(pending, source, rows)
-    return pending
-
-
-def _negate_second_half(rows: Rows, m: int) -> Rows:
-    values = rows.values if isinstance(rows, Patches) else rows
-    sign = torch.ones(2 * m, dtype=values.dtype, device=values.device)
-    sign[m:] = -1
-    if isinstance(rows, Patches):
-        return Patches(values * sign.repeat(rows.batch).view(-1, 1, 1, 1), rows.top, rows.left, rows.image, rows.batch)
-    return rows * sign.view(1, -1, 1)
+    return pending, affine.bias[neurons] * sign
 
 
 def _propagate(

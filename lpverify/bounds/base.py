@@ -13,17 +13,38 @@ from lpverify.problem import LayerBounds, Region, Specification
 
 
 @dataclass(frozen=True, eq=False)
+class LemmaRows:
+    """Proofs of pre-activation bounds of one ReLU, for some examples of the batch.
+
+    Attributes:
+        node: the ReLU's node index.
+        examples: (b,) indices into the batch.
+        neurons, sides: (b, m) units, each bounded from below (side 0) or above (1).
+        slopes: lower slopes of the ReLUs before it, each (b, m, n_j).
+    """
+
+    node: int
+    examples: Tensor
+    neurons: Tensor
+    sides: Tensor
+    slopes: dict[int, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
 class Multipliers:
     """What proves the margins: how the checker forms its dual variables.
 
     Attributes:
-        rule: the rule of all pre-activation bounds and of every slope not listed: "interval", "dual" or "crown".
+        rule: the rule of all pre-activation bounds and of every slope not listed: "interval", "dual",
+            "dual-tight" or "crown".
         slopes: lower slopes by ReLU node, each (B, m, n_k) in [0, 1]; only unstable neurons' are used.
             Empty where the rule's own slopes prove the margins.
+        lemmas: proofs of tighter pre-activation bounds, in the order in which they build on each other.
     """
 
     rule: str
     slopes: dict[int, Tensor] = field(default_factory=dict)
+    lemmas: tuple[LemmaRows, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -105,12 +105,12 @@ class Patches:
         return 3 * self.values.shape[1] * self.values.shape[2] < 2 * height * width
 
 
-def select(image: Shape, neurons: Tensor, like: Tensor) -> Patches:
-    """One-hot rows for the units ``neurons`` (B, m) of an image of shape (C, H, W)."""
+def select(image: Shape, neurons: Tensor, signs: Tensor) -> Patches:
+    """Rows ``signs`` * one-hot, both (B, m), for the units ``neurons`` of an image of shape (C, H, W)."""
     channels, height, width = image
     channel, place = neurons.flatten() // (height * width), neurons.flatten() % (height * width)
-    one_hot = F.one_hot(channel, channels).to(like.dtype).view(-1, 1, 1, channels)
-    return Patches(one_hot, place // width, place % width, image, neurons.shape[0])
+    one_hot = F.one_hot(channel, channels) * signs.reshape(-1, 1)
+    return Patches(one_hot.view(-1, 1, 1, channels), place // width, place % width, image, neurons.shape[0])
 
 
 def _transpose_windows(values: Tensor, conv: Conv2d) -> Tensor:

@@ -35,6 +35,12 @@ class Relaxation:
     lower_gain: Tensor
     upper_gain: Tensor
 
+    def select(self, examples: Tensor) -> Relaxation:
+        """The tables of some of the examples."""
+        return Relaxation(
+            self.lower_slope[examples], self.upper_slope[examples], self.lower_gain[examples], self.upper_gain[examples]
+        )
+
 
 def adaptive_slope(lower: Tensor, upper: Tensor) -> Tensor:
     """CROWN's lower slope: 1 where upper >= -lower, else 0, the smaller triangle (Zhang et al. 2018)."""

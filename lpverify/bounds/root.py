@@ -23,10 +23,25 @@ CHUNK_ENTRIES = {"cpu": 2**21, "cuda": 2**27}
 
 @dataclass(frozen=True, eq=False)
 class Root:
-    """What the root knows: bounds and relaxation of every ReLU (keyed by its node index)."""
+    """What the root knows of every ReLU, keyed by its node index.
+
+    Attributes:
+        layers: bounds on its pre-activations.
+        relaxations: its relaxation by the rule.
+        slopes: CROWN's lower slopes (B, n_k), chosen from the backward pass's own bounds.
+    """
 
     layers: dict[int, LayerBounds]
     relaxations: dict[int, Relaxation]
+    slopes: dict[int, Tensor]
+
+    def select(self, examples: Tensor) -> Root:
+        """What is known of some of the examples."""
+        return Root(
+            {k: v.select(examples) for k, v in self.layers.items()},
+            {k: v.select(examples) for k, v in self.relaxations.items()},
+            {k: v[examples] for k, v in self.slopes.items()},
+        )
 
 
 def root_bounds(network: Network, region: Region, rule: str) -> Root:
@@ -41,7 +56,7 @@ def root_bounds(network: Network, region: Region, rule: str) -> Root:
     absolute = network.map_tensors(torch.abs)
     ranges: list[tuple[Tensor, Tensor]] = []
     slopes: dict[int, Tensor] = {}
-    root = Root({}, {})
+    root = Root({}, {}, {})
     for index, node in enumerate(network.nodes):
         if isinstance(node, Input):
             ranges.append((region.lower, region.upper))
@@ -57,10 +72,11 @@ def root_bounds(network: Network, region: Region, rule: str) -> Root:
         else:
             layer = LayerBounds(*ranges[node.input])
             root.layers[index] = layer
+            root.slopes[index] = slopes.get(node.input, adaptive_slope(layer.lower, layer.upper))
             if rule == "interval":
                 root.relaxations[index] = flat(layer)
             else:
-                slope = slopes.get(node.input, adaptive_slope(layer.lower, layer.upper)) if rule == "crown" else None
+                slope = root.slopes[index] if rule == "crown" else None
                 root.relaxations[index] = relax(layer, folded_bias(network, node), slope)
             ranges.append(dual_range(layer) if rule == "dual" else (layer.lower.clamp(min=0), layer.upper.clamp(min=0)))
     return root
@@ -101,7 +117,7 @@ def _refine(
     lower, upper = bounds.lower, bounds.upper
     symmetric = rule != "crown"
     for examples, neurons in chunks(bounds.unstable, _widest(network, index)):
-        local = {k: _select(r, examples) for k, r in relaxations.items()}
+        local = {k: r.select(examples) for k, r in relaxations.items()}
         low, high = bound_neurons(network, local, region.select(examples), index, neurons, symmetric)
         place = (examples.unsqueeze(1).expand_as(neurons), neurons)
         lower, upper = lower.index_put(place, low), upper.index_put(place, high)
@@ -112,15 +128,6 @@ def _better(one: LayerBounds, other: LayerBounds) -> LayerBounds:
     """The tighter of two sound bounds; where rounding lets them cross by an ulp, ordered."""
     lower, upper = torch.maximum(one.lower, other.lower), torch.minimum(one.upper, other.upper)
     return LayerBounds(torch.minimum(lower, upper), torch.maximum(lower, upper))
-
-
-def _select(relaxation: Relaxation, examples: Tensor) -> Relaxation:
-    return Relaxation(
-        relaxation.lower_slope[examples],
-        relaxation.upper_slope[examples],
-        relaxation.lower_gain[examples],
-        relaxation.upper_gain[examples],
-    )
 
 
 def _widest(network: Network, index: int) -> int:

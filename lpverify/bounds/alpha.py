@@ -1,0 +1,170 @@
+"""CROWN with optimised lower slopes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lpverify.bounds.backward import bound_claim, bound_rows
+from lpverify.bounds.base import AbstractBoundMethod, BoundResult, LemmaRows, Multipliers, count_unstable
+from lpverify.bounds.relaxation import Relaxation, adaptive_slope, relax
+from lpverify.bounds.root import Root, chunks, folded_bias, root_bounds
+from lpverify.network import Affine, Network, ReLU
+from lpverify.problem import LayerBounds, Region, Specification
+
+Slopes = dict[int, Tensor]
+
+# Entries of all slope tensors that one optimisation holds (Adam keeps about eight times as much).
+CHUNK_ENTRIES = {"cpu": 2**21, "cuda": 2**27}
+
+
+@dataclass(frozen=True)
+class AlphaBound(AbstractBoundMethod):
+    """The dual bound maximised over the lower slopes of every row by Adam.
+
+    Requires: any graph of Affine and ReLU nodes; an l-infinity, l2 or l1 region.
+    Method: pre-activation bounds by CROWN; then each row's slopes in [0, 1] at unstable neurons are ascended.
+        With ``intermediate``, the pre-activation bounds of unstable neurons are maximised so as well, layer
+        by layer, each by slopes of its own.
+    Property: sound; never below CROWN's margins; with fixed intermediate bounds its limit is the LP
+        relaxation's optimum (strong duality, Salman et al. 2019, theorem 4.2).
+    Source: Wong & Kolter 2018, eq. 5 (the maximisation over alpha); Xu et al. 2021 (arXiv 2011.13824).
+
+    Attributes:
+        steps: Adam steps.
+        rate: first step size; multiplied by ``decay`` after each step.
+        intermediate: optimise pre-activation bounds too.
+        stop_at_zero: leave a batch once every margin is positive (for verdicts; not for tight values).
+    """
+
+    name: ClassVar[str] = "alpha"
+    complete: ClassVar[bool] = False
+    differentiable: ClassVar[bool] = False
+    steps: int = 20
+    rate: float = 0.25
+    decay: float = 0.9
+    intermediate: bool = False
+    stop_at_zero: bool = False
+
+    def bound(self, network: Network, region: Region, spec: Specification) -> BoundResult:
+        with torch.no_grad():
+            root = root_bounds(network, region, "crown")
+        return self.improve(network, region, spec, root)
+
+    def improve(self, network: Network, region: Region, spec: Specification, root: Root) -> BoundResult:
+        """As ``bound``, from the root bounds that CROWN already computed for these examples."""
+        network = network.detach()
+        lemmas: list[LemmaRows] = []
+        if self.intermediate:
+            root, lemmas = self._tighten(network, region, root)
+        width = sum(layer.lower.shape[1] for layer in root.layers.values()) * spec.C.shape[1]
+        each = max(1, CHUNK_ENTRIES[spec.C.device.type] // max(1, width))
+        margins, parts = [], []
+        for examples in torch.arange(spec.C.shape[0], device=spec.C.device).split(each):
+            local, part = root.select(examples), spec.select(examples)
+            found, slopes = self._ascend(
+                local.layers,
+                part.C.shape[1],
+                lambda r, p=part, e=examples: bound_claim(network, r, region.select(e), p.C, p.d),  # type: ignore[misc]
+                network,
+                local.slopes,
+            )
+            margins.append(found)
+            parts.append(slopes)
+        joined = {k: torch.cat([p[k] for p in parts]) for k in root.layers}
+        multipliers = Multipliers("crown", joined, tuple(lemmas))
+        return BoundResult(torch.cat(margins), root.layers, multipliers, count_unstable(root.layers))
+
+    def _ascend(
+        self,
+        layers: dict[int, LayerBounds],
+        rows: int,
+        evaluate: Callable[[dict[int, Relaxation]], Tensor],
+        network: Network,
+        start: Slopes,
+    ) -> tuple[Tensor, Slopes]:
+        """Maximise every row of ``evaluate`` over the slopes; returns the best values and their slopes."""
+        slopes = {k: start[k].unsqueeze(1).repeat(1, rows, 1).requires_grad_() for k in layers}
+        best, best_slopes = None, {k: s.detach().clone() for k, s in slopes.items()}
+        # float32 bounds overshoot by rounding when ascended; Adam's own state is in the engine's dtype.
+        optimizer = torch.optim.Adam(list(slopes.values()), lr=self.rate, betas=(0.9, 0.99), maximize=True)
+        for step in range(self.steps + 1):
+            relaxations = {k: self._relax(network, k, layer, slopes[k]) for k, layer in layers.items()}
+            value = evaluate(relaxations)
+            with torch.no_grad():
+                if best is None:
+                    best = value.clone()
+                else:
+                    better = value > best
+                    best = torch.where(better, value, best)
+                    for k, s in slopes.items():
+                        best_slopes[k] = torch.where(better.unsqueeze(2), s, best_slopes[k])
+            if step == self.steps or not slopes or (self.stop_at_zero and bool((best > 0).all())):
+                break
+            optimizer.zero_grad()
+            if value.requires_grad:
+                value.sum().backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+            with torch.no_grad():
+                for s in slopes.values():
+                    s.clamp_(0, 1)
+            for group in optimizer.param_groups:
+                group["lr"] *= self.decay
+        assert best is not None
+        return best, best_slopes
+
+    @staticmethod
+    def _relax(network: Network, index: int, layer: LayerBounds, slopes: Tensor | None) -> Relaxation:
+        node = network.nodes[index]
+        assert isinstance(node, ReLU)
+        return relax(layer, folded_bias(network, node), slopes)
+
+    def _tighten(self, network: Network, region: Region, root: Root) -> tuple[Root, list[LemmaRows]]:
+        """Optimise the pre-activation bounds of unstable neurons layer by layer; each improvement is a lemma."""
+        done, lemmas = Root({}, {}, {}), []
+        for index in root.layers:
+            node = network.nodes[index]
+            assert isinstance(node, ReLU)
+            layer = root.layers[index]
+            if isinstance(network.nodes[node.input], Affine) and self._has_relus_below(network, node.input):
+                width = max(sum(x.lower.shape[1] for x in done.layers.values()), max(network.sizes[: node.input]))
+                for examples, neurons in chunks(layer.unstable, width):
+                    rows = torch.cat([neurons, neurons], dim=1)
+                    sides = torch.cat([torch.zeros_like(neurons), torch.ones_like(neurons)], dim=1)
+                    low, slopes = self._ascend(
+                        done.select(examples).layers,
+                        rows.shape[1],
+                        lambda r, e=examples, n=rows, s=sides, i=node.input: bound_rows(  # type: ignore[misc]
+                            network, r, region.select(e), i, n, 1 - 2 * s
+                        ),
+                        network,
+                        done.select(examples).slopes,
+                    )
+                    layer = _apply(layer, examples, neurons, low)
+                    lemmas.append(LemmaRows(index, examples, rows, sides, slopes))
+            done.layers[index] = layer
+            done.slopes[index] = adaptive_slope(layer.lower, layer.upper)
+        return done, lemmas
+
+    @staticmethod
+    def _has_relus_below(network: Network, index: int) -> bool:
+        pending = [index]
+        while pending:
+            node = pending.pop()
+            if isinstance(network.nodes[node], ReLU):
+                return True
+            pending.extend(network.sources(node))
+        return False
+
+
+def _apply(layer: LayerBounds, examples: Tensor, neurons: Tensor, low: Tensor) -> LayerBounds:
+    """The layer's bounds with the better ones of ``low`` (b, 2m): lower bounds of z, then of -z."""
+    below, above = low.chunk(2, dim=1)
+    place = (examples.unsqueeze(1).expand_as(neurons), neurons)
+    lower = layer.lower.index_put(place, torch.maximum(below, layer.lower[place]))
+    upper = layer.upper.index_put(place, torch.minimum(-above, layer.upper[place]))
+    return replace(layer, lower=torch.minimum(lower, upper), upper=torch.maximum(lower, upper))
