@@ -93,8 +93,8 @@ def train(args: argparse.Namespace) -> nn.Sequential:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--eps", type=float, default=0.1, help="largest radius, in units of a pixel in [0, 1]")
-    parser.add_argument("--share", type=float, default=0.1, help="share of the interval bounds' loss")
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--share", type=float, default=0.01, help="share of the interval bounds' loss")
+    parser.add_argument("--epochs", type=int, default=120)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)

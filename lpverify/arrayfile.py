@@ -73,7 +73,7 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, si
         count = math.prod(shape)
         body = info.file_size - stream.tell()
         if count * dtype.itemsize != body:
-            raise DataError(f"{where}: the header says {shape} of {dtype}, {count * dtype.itemsize} bytes; it has {body}")
+            raise DataError(f"{where}: the header says {shape} of {dtype}, which does not make the {body} bytes it has")
         data = stream.read()
     if len(data) != body:
         raise DataError(f"{where}: truncated, {len(data)} of {body} bytes")
@@ -86,7 +86,8 @@ def _npy_header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, n
     version = npy.read_magic(stream)
     if version not in ((1, 0), (2, 0)):
         raise DataError(f"{where}: npy version {version} is not read; save it again with numpy.savez")
-    shape, fortran, dtype = npy.read_array_header_1_0(stream) if version == (1, 0) else npy.read_array_header_2_0(stream)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, fortran, dtype = read(stream)
     if dtype.hasobject:
         raise DataError(f"{where}: an object array, which only unpickling could read; save plain numbers")
     if dtype.kind not in "fiub" or dtype.itemsize > 8:
@@ -116,7 +117,7 @@ def read_idx(path: Path, ndim: int, *, cap: int = CAP) -> NDArray[np.uint8]:
             raise DataError(f"{path}: the header claims shape {shape}, more than the file can hold")
         data = stream.read(count)
         if len(data) != count or stream.read(1):
-            raise DataError(f"{path}: the header says {count} bytes of data; the file has {'fewer' if len(data) < count else 'more'}")
+            raise DataError(f"{path}: the header says {count} bytes of data; the file has fewer or more")
     return np.frombuffer(data, dtype=np.uint8).reshape(shape)
 
 

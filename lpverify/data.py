@@ -96,7 +96,8 @@ def make_examples(x: Array, y: Array | None, num_classes: int | None = None, sou
     finite = np.isfinite(x)
     if not finite.all():
         place = np.argwhere(~finite)[0].tolist()
-        raise DataError(f"{source}: example {place[0]}, input {tuple(place[1:])} is {x[tuple(place)]}; inputs must be finite")
+        value = x[tuple(place)]
+        raise DataError(f"{source}: example {place[0]}, input {tuple(place[1:])} is {value}; inputs must be finite")
     if y is not None:
         if y.dtype.kind not in "iu":
             raise DataError(f"{source}: labels y have dtype {y.dtype}, expected integers")
@@ -143,9 +144,10 @@ def check_range(examples: Examples, clip: tuple[Any, Any] | None) -> None:
     largest = float(examples.x.max())
     if largest > 1.5:
         example = int(np.argmax(examples.x.reshape(len(examples), -1).max(1)))
-        advice = "pass --scale 255" if 1.5 < largest <= 255 else "check the data's scale"
+        advice = "pass --scale 255" if largest <= 255 else "check the data's scale"
         raise DataError(
-            f"{examples.source}: example {example} has values up to {largest:g}; {advice} (the clip is {clip[0]} to {clip[1]})"
+            f"{examples.source}: example {example} has values up to {largest:g}; {advice} "
+            f"(the clip is {clip[0]} to {clip[1]})"
         )
 
 
@@ -258,7 +260,7 @@ def _cifar10(data_dir: Path | None, split: str) -> Loaded:
 
 def _svhn(data_dir: Path | None, split: str) -> Loaded:
     if data_dir is not None:
-        raise DataError("svhn: its .mat files are not read; leave --data-dir out for OpenML, or convert them to FILE.npz")
+        raise DataError("svhn: its .mat files are not read; leave --data-dir out for OpenML, or convert to FILE.npz")
     x, y, _ = _openml("SVHN", 73257, (3, 32, 32), split)
     return x, y % 10, 10  # the digit 0 is stored as class 10
 
@@ -271,7 +273,8 @@ def _har(data_dir: Path | None, split: str) -> Loaded:
     try:
         x, y = (np.loadtxt(path, dtype=kind) for path, kind in zip(files, (np.float64, np.int64), strict=True))
     except (ValueError, OSError) as error:
-        raise DataError(f"{files[0].parent}: not the text files of HAR ({' '.join(str(error).split())[:100]})") from None
+        text = " ".join(str(error).split())[:100]
+        raise DataError(f"{files[0].parent}: not the text files of HAR ({text})") from None
     return x.astype(np.float32), y - 1, 6
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_networks import dense_network, mnist_conv_network, random_network, state_tensors
 from torch import Tensor
 
 from lpverify.attack import ATTACKS, attack
@@ -16,50 +17,15 @@ from lpverify.attack.losses import LOSSES
 from lpverify.attack.steepest import descent_step, full_step, project, random_point, start_point
 from lpverify.data import load_data
 from lpverify.errors import ShapeError, UsageError
-from lpverify.network import Affine, Conv2d, Dense, Input, Network, Node, ReLU
+from lpverify.network import Network
 from lpverify.problem import NORMS, Ball, Box, Region, Specification, ball
 
 CLIPS = (None, (0.0, 1.0))
 
 
-def dense_network(*layers: tuple[Tensor, Tensor]) -> Network:
-    nodes: list[Node] = [Input((layers[0][0].shape[1],))]
-    for weight, bias in layers:
-        if len(nodes) > 1:
-            nodes.append(ReLU(len(nodes) - 1))
-        nodes.append(Affine((len(nodes) - 1,), (Dense(weight),), bias, tuple(bias.shape)))
-    return Network(tuple(nodes))
-
-
-def random_network(seed: int, sizes: tuple[int, ...], dtype: torch.dtype = torch.float64) -> Network:
-    generator = torch.Generator().manual_seed(seed)
-    pairs = zip(sizes, sizes[1:], strict=False)
-    return dense_network(
-        *((torch.randn(b, a, generator=generator, dtype=dtype) / math.sqrt(a),
-           torch.randn(b, generator=generator, dtype=dtype) / 10) for a, b in pairs)
-    )  # fmt: skip
-
-
-def state_tensors(path: Path) -> list[Tensor]:
-    state = torch.load(path, weights_only=True, map_location="cpu")
-    state = state.get("state_dict", state)
-    return list((state[0] if isinstance(state, list) else state).values())
-
-
-def mnist_conv_network(path: Path) -> Network:
-    w1, b1, w2, b2, w3, b3, w4, b4 = state_tensors(path)
-    first = Conv2d(w1, (1, 28, 28), (2, 2), (1, 1, 1, 1))
-    second = Conv2d(w2, first.out_shape, (2, 2), (1, 1, 1, 1))
-    return Network((
-        Input((1, 28, 28)),
-        Affine((0,), (first,), b1.repeat_interleave(196), first.out_shape), ReLU(1),
-        Affine((2,), (second,), b2.repeat_interleave(49), second.out_shape), ReLU(3),
-        Affine((4,), (Dense(w3),), b3, (100,)), ReLU(5),
-        Affine((6,), (Dense(w4),), b4, (10,)),
-    ))  # fmt: skip
-
-
-def case(seed: int, norm: str, clip: tuple[float, float] | None, eps: float = 0.3) -> tuple[Network, Tensor, Region, Specification]:
+def case(
+    seed: int, norm: str, clip: tuple[float, float] | None, eps: float = 0.3
+) -> tuple[Network, Tensor, Region, Specification]:
     network = random_network(seed, (12, 20, 15, 4))
     x = torch.rand(6, 12, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     spec = Specification.label(network.forward(x).argmax(1), 4)
@@ -156,7 +122,8 @@ def test_pgd_finds_the_minimum_of_a_network_that_is_linear_on_the_region(norm: s
     network, x, _, spec = case(1, norm, None)
     region = ball(x, 1e-4, norm)
     (w,) = torch.autograd.functional.jacobian(lambda v: spec.margins(network.forward(v)).sum(0), (x,))
-    lower = spec.margins(network.forward(x)) + region.minimum(w.transpose(0, 1)) - (w.transpose(0, 1) @ x.unsqueeze(2)).squeeze(2)
+    w = w.transpose(0, 1)
+    lower = spec.margins(network.forward(x)) + region.minimum(w) - (w @ x.unsqueeze(2)).squeeze(2)
     found = attack(network, region, spec, start=x, early_stop=False, steps=60, loss="targeted")
     assert torch.allclose(found.margins, lower.amin(1), atol=1e-7)
 
@@ -183,7 +150,7 @@ def test_early_stop_changes_no_verdict_and_saves_work() -> None:
     network, x, region, spec = case(2, "inf", None, eps=0.5)
     full = attack(network, region, spec, start=x, early_stop=False, loss="targeted")
     quick = attack(network, region, spec, start=x, early_stop=True, loss="targeted")
-    assert 0 < int(full.falsified.sum())
+    assert int(full.falsified.sum()) > 0
     assert torch.equal(full.falsified, quick.falsified)
     assert bool((full.margins <= quick.margins + 1e-12).all())
 
@@ -192,7 +159,8 @@ def test_boxes_with_fixed_inputs_and_general_claims() -> None:
     network = random_network(4, (5, 12, 3))
     lower = torch.tensor([[0.0, -1.0, 0.3, 0.0, 2.0]], dtype=torch.float64)
     upper = torch.tensor([[0.0, 1.0, 0.3, 5.0, 2.5]], dtype=torch.float64)
-    spec = Specification(torch.tensor([[[1.0, 2.0, -1.0]]], dtype=torch.float64), torch.tensor([[10.0]], dtype=torch.float64))
+    row, shift = torch.tensor([[[1.0, 2.0, -1.0]]]), torch.tensor([[10.0]])
+    spec = Specification(row.double(), shift.double())
     found = attack(network, Box(lower, upper), spec, early_stop=False, restarts=5)
     x = lower + torch.rand(20000, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * (upper - lower)
     assert bool(((lower <= found.points) & (found.points <= upper)).all())
@@ -208,9 +176,10 @@ def test_overflow_to_nan_is_never_called_falsified() -> None:
 
 def test_usage_and_shapes_are_checked() -> None:
     network, x, region, spec = case(0, "inf", None)
-    for options in ({"method": "cw"}, {"loss": "l"}, {"schedule": "s"}, {"steps": -1}, {"restarts": 0}, {"step_size": math.nan}):
+    unusable = {"method": "cw", "loss": "l", "schedule": "s", "steps": -1, "restarts": 0, "step_size": math.nan}
+    for name, value in unusable.items():
         with pytest.raises(UsageError):
-            attack(network, region, spec, **options)
+            attack(network, region, spec, **{name: value})
     for call in ((region.select([0]), spec, x), (region, spec.select([0]), x), (region, spec, x[:, :3])):
         with pytest.raises(ShapeError):
             attack(network, call[0], call[1], start=call[2])

@@ -78,7 +78,7 @@ def attack(
     chunk = max(1, options.max_floats // (runs * sum(network.sizes)))
     parts = [
         ATTACKS[method](network, region.select(part), spec.select(part), begin[part], options)
-        for part in torch.arange(len(begin), device=begin.device).split(chunk)
+        for part in torch.split(torch.arange(len(begin), device=begin.device), chunk)
     ]
     return AttackResult(
         torch.cat([p.points for p in parts]),

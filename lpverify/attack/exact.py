@@ -98,7 +98,8 @@ def make_counterexample(
     if margins[row] > 0:
         return None
     point = np.asarray(x, dtype=np.float64).ravel().copy()
-    return Counterexample(point, row, _nearest(margins[row]), _float32_margin(network32, point, C, d, row), misclassified)
+    single = _float32_margin(network32, point, C, d, row)
+    return Counterexample(point, row, _nearest(margins[row]), single, misclassified)
 
 
 def _float32_margin(network: Network, x: NDArray[np.float64], C: NDArray[Any], d: NDArray[Any], row: int) -> float:
@@ -114,7 +115,7 @@ def _nearest(value: Fraction) -> float:
     try:
         return float(value)
     except OverflowError:
-        return math.copysign(math.inf, value)
+        return math.inf if value > 0 else -math.inf
 
 
 def _require_finite(node: Affine, index: int) -> None:

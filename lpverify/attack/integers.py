@@ -59,7 +59,7 @@ def apply(linear: AbstractLinearMap, h: Dyadic) -> Dyadic:
         return matrix_product(as_numpy(linear.weight), h)
     if isinstance(linear, Conv2d):
         weight = as_numpy(linear.weight).astype(np.float64)
-        return _limb_product(weight, h, _convolution(linear), weight[0].size)
+        return _limb_product(weight, h, _convolution(linear), weight[0].size, linear.out_size)
     if isinstance(linear, Diagonal):
         scale = dyadic(as_numpy(linear.weight))
         return Dyadic(scale.ints * h.ints, scale.exponent + h.exponent)
@@ -75,7 +75,7 @@ def matrix_product(matrix: NDArray[Any], h: Dyadic) -> Dyadic:
     """A float matrix (r, n) times an exact vector (n,), exactly."""
     kept = np.flatnonzero(h.ints != 0)
     weight = np.asarray(matrix, dtype=np.float64)[:, kept]
-    return _limb_product(weight, Dyadic(h.ints[kept], h.exponent), lambda w, v: w @ v, max(1, len(kept)))
+    return _limb_product(weight, Dyadic(h.ints[kept], h.exponent), lambda w, v: w @ v, len(kept), len(weight))
 
 
 def _parts(values: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
@@ -89,25 +89,24 @@ def _parts(values: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
     return mantissa >> zeros, power, unit
 
 
-def _limb_product(weight: Floats, h: Dyadic, product: Product, terms: int) -> Dyadic:
-    """sum over limbs of product(weight limb, limbs of h), put together again; ``terms`` is the longest sum."""
+def _limb_product(weight: Floats, h: Dyadic, product: Product, terms: int, size: int) -> Dyadic:
+    """The sum of product(weight limb, limbs of h), each at its place; ``terms`` is the longest sum in a product."""
     bits = (53 - terms.bit_length()) // 2
     _, _, unit = _parts(weight)
-    size = max((abs(int(n)) for n in h.ints), default=0).bit_length()
-    limbs = _vector_limbs(h.ints, bits, -(-size // bits))
-    sums: dict[int, Any] = {}
+    longest = max((abs(int(n)) for n in h.ints), default=0).bit_length()
+    limbs = _vector_limbs(h.ints, bits, -(-longest // bits))
+    sums: dict[int, NDArray[np.int64]] = {}
     for place, part in _weight_limbs(weight, unit, bits):
         columns = product(part, limbs).astype(np.int64)
-        for k in range(columns.shape[1]):
-            # Each entry is below 2^53, so int64 holds the sum of a thousand of them.
-            sums[place + k] = sums.get(place + k, 0) + columns[:, k]
-    exponent = unit + h.exponent
-    if not sums:
-        return Dyadic(product(np.zeros_like(weight), np.zeros((len(h.ints), 1)))[:, 0].astype(int).astype(object), exponent)
-    total: Any = 0
-    for place in range(max(sums), -1, -1):
-        total = (total << bits) + sums[place].astype(object) if place in sums else total << bits
-    return Dyadic(np.asarray(total, dtype=object), exponent)
+        for k in range(limbs.shape[1]):
+            # Each entry is at most 2^53, and a float64 has too few limbs for their sum to leave int64.
+            sums[place + k] = sums[place + k] + columns[:, k] if place + k in sums else columns[:, k]
+    total = np.zeros(size, dtype=object)
+    for place in range(max(sums, default=-1), -1, -1):
+        total = total << bits
+        if place in sums:
+            total = total + sums[place].astype(object)
+    return Dyadic(total, unit + h.exponent)
 
 
 def _weight_limbs(weight: Floats, unit: int, bits: int) -> list[tuple[int, Floats]]:
@@ -155,6 +154,7 @@ def _convolution(conv: Conv2d) -> Product:
     def product(weight: Floats, columns: Floats) -> Floats:
         kernel = weight.reshape(conv.groups, out_channels // conv.groups, -1)
         padded = np.vstack([columns, np.zeros((1, columns.shape[1]))])
-        return np.stack([(kernel @ padded[:, k][index]).ravel() for k in range(columns.shape[1])], axis=1)
+        products = [(kernel @ padded[:, k][index]).ravel() for k in range(columns.shape[1])]
+        return np.stack(products, axis=1) if products else np.zeros((conv.out_size, 0))
 
     return product

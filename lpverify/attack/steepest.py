@@ -27,13 +27,13 @@ def descent_step(gradient: Tensor, x: Tensor, region: Region, rate: float) -> Te
     there goes to the next one.
     """
     if not isinstance(region, Ball):
-        return -rate * region.radius * gradient.sign()
+        return torch.mul(region.radius, gradient.sign()).mul(-rate)
     budget = (rate * region.eps).unsqueeze(1)
     if region.norm == "2":
         # Scaling by the largest entry first keeps tiny gradients from underflowing when they are squared.
         scaled = gradient / gradient.abs().amax(1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
         length = torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
-        return -budget * scaled / length.clamp(min=1e-12)
+        return torch.mul(scaled, -budget / length.clamp(min=1e-12))
     room = torch.where(gradient > 0, x - region.lower, region.upper - x).clamp(min=0)
     room = torch.where(gradient == 0, 0.0, room)
     order = gradient.abs().argsort(dim=1, descending=True)
@@ -79,7 +79,8 @@ def random_point(region: Region, noise: Tensor) -> Tensor:
 
 def _shrink_l2(offset: Tensor, eps: Tensor) -> Tensor:
     length = torch.linalg.vector_norm(offset, dim=1)
-    return offset * (eps / length.clamp(min=torch.finfo(offset.dtype).tiny)).clamp(max=1).unsqueeze(1)
+    share = (eps / length.clamp(min=torch.finfo(offset.dtype).tiny)).clamp(max=1)
+    return offset.mul(share.unsqueeze(1))
 
 
 def _shrink_l1(offset: Tensor, eps: Tensor) -> Tensor:
