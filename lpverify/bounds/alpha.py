@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from lpverify.bounds.backward import bound_claim, bound_rows
 from lpverify.bounds.base import AbstractBoundMethod, BoundResult, LemmaRows, Multipliers, count_unstable
-from lpverify.bounds.relaxation import Relaxation, adaptive_slope, relax
+from lpverify.bounds.relaxation import Relaxation, relax
 from lpverify.bounds.root import Root, chunks, folded_bias, root_bounds
 from lpverify.network import Affine, Network, ReLU
 from lpverify.problem import LayerBounds, Region, Specification
@@ -38,6 +40,7 @@ class AlphaBound(AbstractBoundMethod):
         steps: Adam steps.
         rate: first step size; multiplied by ``decay`` after each step.
         intermediate: optimise pre-activation bounds too.
+        seconds: time limit; what was reached by then is returned.
         stop_at_zero: leave a batch once every margin is positive (for verdicts; not for tight values).
     """
 
@@ -49,6 +52,7 @@ class AlphaBound(AbstractBoundMethod):
     decay: float = 0.9
     intermediate: bool = False
     stop_at_zero: bool = False
+    seconds: float = math.inf
 
     def bound(self, network: Network, region: Region, spec: Specification) -> BoundResult:
         with torch.no_grad():
@@ -57,10 +61,10 @@ class AlphaBound(AbstractBoundMethod):
 
     def improve(self, network: Network, region: Region, spec: Specification, root: Root) -> BoundResult:
         """As ``bound``, from the root bounds that CROWN already computed for these examples."""
-        network = network.detach()
+        network, deadline = network.detach(), time.perf_counter() + self.seconds
         lemmas: list[LemmaRows] = []
         if self.intermediate:
-            root, lemmas = self._tighten(network, region, root)
+            root, lemmas = self._tighten(network, region, root, deadline)
         width = sum(layer.lower.shape[1] for layer in root.layers.values()) * spec.C.shape[1]
         each = max(1, CHUNK_ENTRIES[spec.C.device.type] // max(1, width))
         margins, parts = [], []
@@ -72,6 +76,7 @@ class AlphaBound(AbstractBoundMethod):
                 lambda r, p=part, e=examples: bound_claim(network, r, region.select(e), p.C, p.d),  # type: ignore[misc]
                 network,
                 local.slopes,
+                deadline,
             )
             margins.append(found)
             parts.append(slopes)
@@ -86,6 +91,7 @@ class AlphaBound(AbstractBoundMethod):
         evaluate: Callable[[dict[int, Relaxation]], Tensor],
         network: Network,
         start: Slopes,
+        deadline: float,
     ) -> tuple[Tensor, Slopes]:
         """Maximise every row of ``evaluate`` over the slopes; returns the best values and their slopes."""
         slopes = {k: start[k].unsqueeze(1).repeat(1, rows, 1).requires_grad_() for k in layers}
@@ -103,7 +109,8 @@ class AlphaBound(AbstractBoundMethod):
                     best = torch.where(better, value, best)
                     for k, s in slopes.items():
                         best_slopes[k] = torch.where(better.unsqueeze(2), s, best_slopes[k])
-            if step == self.steps or not slopes or (self.stop_at_zero and bool((best > 0).all())):
+            settled = not slopes or (self.stop_at_zero and bool((best > 0).all()))
+            if step == self.steps or settled or time.perf_counter() > deadline:
                 break
             optimizer.zero_grad()
             if value.requires_grad:
@@ -123,7 +130,7 @@ class AlphaBound(AbstractBoundMethod):
         assert isinstance(node, ReLU)
         return relax(layer, folded_bias(network, node), slopes)
 
-    def _tighten(self, network: Network, region: Region, root: Root) -> tuple[Root, list[LemmaRows]]:
+    def _tighten(self, network: Network, region: Region, root: Root, deadline: float) -> tuple[Root, list[LemmaRows]]:
         """Optimise the pre-activation bounds of unstable neurons layer by layer; each improvement is a lemma."""
         done, lemmas = Root({}, {}, {}), []
         for index in root.layers:
@@ -133,6 +140,8 @@ class AlphaBound(AbstractBoundMethod):
             if isinstance(network.nodes[node.input], Affine) and self._has_relus_below(network, node.input):
                 width = max(sum(x.lower.shape[1] for x in done.layers.values()), max(network.sizes[: node.input]))
                 for examples, neurons in chunks(layer.unstable, width):
+                    if time.perf_counter() > deadline:
+                        break
                     rows = torch.cat([neurons, neurons], dim=1)
                     sides = torch.cat([torch.zeros_like(neurons), torch.ones_like(neurons)], dim=1)
                     low, slopes = self._ascend(
@@ -143,11 +152,12 @@ class AlphaBound(AbstractBoundMethod):
                         ),
                         network,
                         done.select(examples).slopes,
+                        deadline,
                     )
                     layer = _apply(layer, examples, neurons, low)
                     lemmas.append(LemmaRows(index, examples, rows, sides, slopes))
             done.layers[index] = layer
-            done.slopes[index] = adaptive_slope(layer.lower, layer.upper)
+            done.slopes[index] = root.slopes[index]
         return done, lemmas
 
     @staticmethod

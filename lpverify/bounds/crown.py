@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from lpverify.bounds.backward import bound_claim
 from lpverify.bounds.base import AbstractBoundMethod, BoundResult, Multipliers, count_unstable
-from lpverify.bounds.root import root_bounds
+from lpverify.bounds.root import Root, root_bounds
 from lpverify.network import Network
 from lpverify.problem import Region, Specification
 
@@ -28,6 +28,10 @@ class CrownBound(AbstractBoundMethod):
     differentiable: ClassVar[bool] = True
 
     def bound(self, network: Network, region: Region, spec: Specification) -> BoundResult:
-        root = root_bounds(network, region, "crown")
+        return self.claim(network, region, spec, root_bounds(network, region, "crown"))
+
+    @staticmethod
+    def claim(network: Network, region: Region, spec: Specification, root: Root) -> BoundResult:
+        """The claim's margins from root bounds that are already there."""
         margins = bound_claim(network, root.relaxations, region, spec.C, spec.d)
         return BoundResult(margins, root.layers, Multipliers("crown"), count_unstable(root.layers))

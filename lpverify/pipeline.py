@@ -1,0 +1,346 @@
+"""The pipeline: attack, cheap bounds, costly bounds, check; each example stops when it is decided.
+
+Engines only propose. ``verified`` is written where the rigorous checker accepted a certificate, ``falsified``
+where a point of the exact input set was evaluated exactly; everything else is ``unknown`` with its reason.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lpverify.attack import attack
+from lpverify.attack.exact import into_exact_box, make_counterexample
+from lpverify.bounds import METHODS, AlphaBound, BoundResult, CrownBound
+from lpverify.bounds.base import AbstractBoundMethod
+from lpverify.bounds.root import Root, root_bounds
+from lpverify.certificate import rigorous
+from lpverify.certificate.claim import Claim
+from lpverify.certificate.graph import parse_network
+from lpverify.certificate.proof import Certificate
+from lpverify.errors import SoundnessError, UsageError
+from lpverify.evidence import certificate
+from lpverify.network import Network, as_numpy
+from lpverify.problem import Region, Specification
+from lpverify.result import Counterexample, Result, Verdict
+from lpverify.serialize import network_bytes
+from lpverify.settings import DTYPES, Settings
+
+Array = NDArray[Any]
+
+# Without a timeout, the costliest stage (optimised intermediate bounds) stops after so many seconds an example.
+LAST_STAGE_SECONDS = 20.0
+
+
+class Session:
+    """One network made ready for many batches: for the engines, for exact evaluation and for the checker."""
+
+    def __init__(self, network: Network, settings: Settings) -> None:
+        exact = network.detach().to(torch.float64, "cpu")
+        self.exact, self.settings = exact, settings
+        self.engine = exact.to(DTYPES[settings.dtype], settings.device)
+        self.single = exact.to(torch.float32)
+        self.plain = parse_network(network_bytes(exact))
+        self.checker = rigorous.Network(self.plain)
+        if settings.semantics == "float32" and not self.checker.is_float32:
+            raise UsageError(
+                "semantics: float32 needs a network whose lowered parameters are float32 numbers; "
+                f"here some were folded or stored wider ({'; '.join(network.notes) or 'float64 weights'})"
+            )
+
+    @property
+    def batch_size(self) -> int:
+        """Examples at once: bounded tables and rows for wide networks."""
+        return self.settings.batch_size or max(1, min(100, 2**22 // sum(self.exact.sizes)))
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """The examples of one batch: exact claims and the engines' tensors."""
+
+    indices: Sequence[int]
+    x: Array
+    claims: Sequence[Claim]
+    spec: Specification
+    region: Region
+    labels: Sequence[int | None]
+
+
+@dataclass(eq=False)
+class Progress:
+    """What is known so far of each example of a batch; filled in stage by stage.
+
+    Attributes:
+        best: (B, m) what the engines claim; ``margins`` (B, m) what the checker proved; NaN where nothing.
+        decided: results by position in the batch; ``reasons`` and ``methods`` of the others so far.
+        seconds: (B,) time spent.
+        root: CROWN's root bounds and the examples that they are for.
+        proposals: the last certificate proposed for an undecided example.
+        deadline: when the batch must stop (``time.perf_counter``).
+    """
+
+    best: NDArray[np.float64]
+    decided: dict[int, Result] = field(default_factory=dict)
+    reasons: dict[int, str] = field(default_factory=dict)
+    methods: dict[int, str] = field(default_factory=dict)
+    seconds: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    predicted: list[int | None] = field(default_factory=list)
+    margins: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    root: tuple[list[int], Root] | None = None
+    proposals: dict[int, Certificate] = field(default_factory=dict)
+    deadline: float | None = None
+
+    def open(self, batch: Batch) -> list[int]:
+        """The examples that are not decided yet."""
+        return [i for i in range(len(batch.claims)) if i not in self.decided]
+
+
+Stage = Callable[[Session, Batch, Progress], None]
+
+
+def run_batch(
+    session: Session,
+    indices: Sequence[int],
+    x: Array,
+    claims: Sequence[Claim],
+    spec: Specification,
+    labels: Sequence[int | None],
+) -> list[Result]:
+    """Decide one batch of examples x (B, n_0) with their claims; results in order."""
+    settings = session.settings
+    region = settings.region(torch.as_tensor(x).double())
+    batch = Batch(indices, x, claims, spec, region, labels)
+    began = time.perf_counter()
+    limit = None if settings.timeout is None else began + settings.timeout * len(x)
+    nothing = np.full(tuple(spec.d.shape), np.nan)
+    progress = Progress(nothing, margins=nothing.copy(), seconds=np.zeros(len(x)), deadline=limit)
+    for stage in [*_stages(settings.method), _prove_margins]:
+        waiting = progress.open(batch)
+        if not waiting:
+            break
+        start = time.perf_counter()
+        if limit is not None and start > limit:
+            for i in waiting:
+                progress.reasons[i] = f"timeout ({settings.timeout:g} s an example)"
+            break
+        stage(session, batch, progress)
+        progress.seconds[waiting] += (time.perf_counter() - start) / len(waiting)
+    for i in progress.open(batch):
+        reason = progress.reasons.get(i, "bounds too loose and no counterexample found")
+        _decide(session, batch, progress, i, Verdict.UNKNOWN, reason, progress.methods.get(i, settings.method))
+    return [replace(progress.decided[i], seconds=float(progress.seconds[i])) for i in range(len(x))]
+
+
+def _stages(method: str) -> list[Stage]:
+    """The stages of a method, cheap ones first."""
+    quick, thorough = _attack_stage(10, 1), _attack_stage(40, 3)
+    if method != "auto":
+        return [_clean_stage, quick, _bound_stage(METHODS[method]()), thorough]
+    return [
+        _clean_stage,
+        quick,
+        _bound_stage(METHODS["interval"]()),
+        _bound_stage(METHODS["crown"]()),
+        thorough,
+        _bound_stage(AlphaBound(stop_at_zero=True)),
+        _bound_stage(AlphaBound(intermediate=True)),
+    ]
+
+
+def _clean_stage(session: Session, batch: Batch, progress: Progress) -> None:
+    """The clean inputs: predictions, and examples that fail before any perturbation."""
+    with torch.no_grad():
+        outputs = session.exact.forward(torch.as_tensor(batch.x).double())
+    labelled = batch.labels and batch.labels[0] is not None
+    progress.predicted = [int(o.argmax()) if labelled and o.isfinite().all() else None for o in outputs]
+    margins = batch.spec.margins(outputs)
+    # A margin this close to 0 is settled by exact evaluation, as is every negative one.
+    close = margins.amin(1) <= 1e-6 * (1 + outputs.abs().amax(1))
+    for i in (close | margins.isnan().any(1)).nonzero().flatten().tolist():
+        if bool(outputs[i].isfinite().all()):
+            _falsify(session, batch, progress, i, batch.x[i], "clean", misclassified=True)
+
+
+def _attack_stage(steps: int, restarts: int) -> Stage:
+    def stage(session: Session, batch: Batch, progress: Progress) -> None:
+        waiting = progress.open(batch)
+        index = torch.as_tensor(waiting)
+        region, spec = batch.region.select(index), batch.spec.select(index)
+        start = torch.as_tensor(batch.x[waiting]).double()
+        found = attack(
+            session.engine, region, spec, steps=steps, restarts=restarts, seed=session.settings.seed, start=start
+        )
+        for place in found.falsified.nonzero().flatten().tolist():
+            point = as_numpy(found.points[place]).astype(np.float64)
+            _falsify(session, batch, progress, waiting[place], point, "pgd")
+
+    return stage
+
+
+def _falsify(
+    session: Session, batch: Batch, progress: Progress, i: int, point: Array, method: str, misclassified: bool = False
+) -> None:
+    """Turn a proposed point into a witness, if exact evaluation and (where asked) float32 agree."""
+    settings = session.settings
+    inside = into_exact_box(point, batch.x[i], settings.eps, settings.norm, settings.clip)
+    if inside is None:
+        return
+    C, d = as_numpy(batch.spec.C[i]), as_numpy(batch.spec.d[i])
+    is_clean = misclassified and bool((inside == batch.x[i]).all())
+    witness = make_counterexample(session.exact, session.single, inside, C, d, misclassified=is_clean)
+    if witness is None:
+        return
+    reason = "misclassified" if is_clean else ""
+    if not witness.agrees:
+        note = f"the float32 forward pass gives {witness.margin_float32:.3g} at the witness"
+        if settings.semantics == "float32":
+            progress.reasons[i] = f"a point fails over the reals, but {note}"
+            return
+        reason = f"{reason}; {note}" if reason else note
+    _decide(session, batch, progress, i, Verdict.FALSIFIED, reason, method, counterexample=witness)
+
+
+def _bound_stage(method: AbstractBoundMethod) -> Stage:
+    def stage(session: Session, batch: Batch, progress: Progress) -> None:
+        waiting = progress.open(batch)
+        index = torch.as_tensor(waiting)
+        engine = session.engine
+        region = batch.region.select(index).to(engine.dtype, engine.device)
+        spec = batch.spec.select(index).to(engine.dtype, engine.device)
+        rows = [list(range(spec.d.shape[1]))] * len(waiting)
+        if isinstance(method, AlphaBound):
+            if not method.intermediate:
+                rows, spec = _open_rows(progress.best[waiting], spec)
+            seconds = LAST_STAGE_SECONDS * len(waiting) if method.intermediate else float("inf")
+            seconds = min(seconds, (progress.deadline or float("inf")) - time.perf_counter())
+            root = _root(progress, engine, region, waiting)
+            bound = replace(method, seconds=seconds).improve(engine, region, spec, root)
+        else:
+            with torch.no_grad():
+                bound = _first_bound(method, engine, region, spec, progress, waiting)
+        _certify(session, batch, progress, waiting, bound, rows, method.name)
+
+    return stage
+
+
+def _first_bound(
+    method: AbstractBoundMethod,
+    engine: Network,
+    region: Region,
+    spec: Specification,
+    progress: Progress,
+    waiting: list[int],
+) -> BoundResult:
+    """A method's bound; CROWN's root is kept for the stages that build on it."""
+    if method.name != "crown":
+        return method.bound(engine, region, spec)
+    root = _root(progress, engine, region, waiting)
+    return CrownBound.claim(engine, region, spec, root)
+
+
+def _root(progress: Progress, engine: Network, region: Region, waiting: list[int]) -> Root:
+    """CROWN's root for the waiting examples, computed once a batch."""
+    if progress.root is None:
+        with torch.no_grad():
+            progress.root = (list(waiting), root_bounds(engine, region, "crown"))
+    had, root = progress.root
+    place = {example: at for at, example in enumerate(had)}
+    return root.select(torch.as_tensor([place[i] for i in waiting], device=engine.device))
+
+
+def _open_rows(margins: NDArray[np.float64], spec: Specification) -> tuple[list[list[int]], Specification]:
+    """The rows not proved yet, filled up to a rectangle by repeating the last one."""
+    rows = [np.flatnonzero(~(m > 0)).tolist() for m in margins]
+    most = max(len(r) for r in rows)
+    index = torch.as_tensor([r + [r[-1]] * (most - len(r)) for r in rows], device=spec.C.device)
+    C = spec.C.gather(1, index.unsqueeze(2).expand(-1, -1, spec.C.shape[2]))
+    return rows, Specification(C, spec.d.gather(1, index))
+
+
+def _certify(
+    session: Session,
+    batch: Batch,
+    progress: Progress,
+    waiting: list[int],
+    bound: BoundResult,
+    rows: list[list[int]],
+    method: str,
+) -> None:
+    """Have the checker recompute what the method proposes; accepted certificates decide."""
+    proposed = as_numpy(bound.margins).astype(np.float64)
+    best = progress.best[waiting]
+    for place, listed in enumerate(rows):
+        best[place, listed] = np.fmax(best[place, listed], proposed[place, : len(listed)])
+    progress.best[waiting] = best
+    sha, semantics = session.plain.sha256, session.settings.semantics
+    hopeful: list[int] = []
+    for place, i in enumerate(waiting):
+        progress.methods[i] = method
+        progress.reasons.pop(i, None)
+        progress.proposals[i] = certificate(sha, semantics, batch.claims[i], bound, place, rows[place])
+        if (best[place] > 0).all():
+            hopeful.append(i)
+    outcomes = rigorous.check(session.checker, [progress.proposals[i] for i in hopeful])
+    for i, outcome in zip(hopeful, outcomes, strict=True):
+        progress.margins[i] = np.fmax(progress.margins[i], outcome.margins)
+        if outcome.accepted:
+            _agree_with_points(session, batch, i, outcome.margins)
+            proof = progress.proposals[i].encode()
+            _decide(session, batch, progress, i, Verdict.VERIFIED, "", method, proof=proof)
+        else:
+            progress.reasons[i] = f"uncertified: {method} claims a proof, but the checker found {outcome.message}"
+
+
+def _prove_margins(session: Session, batch: Batch, progress: Progress) -> None:
+    """Undecided examples report proved margins too: those that the checker finds for the last proposal."""
+    waiting = [i for i in progress.open(batch) if i in progress.proposals]
+    outcomes = rigorous.check(session.checker, [progress.proposals[i] for i in waiting])
+    for i, outcome in zip(waiting, outcomes, strict=True):
+        progress.margins[i] = np.fmax(progress.margins[i], outcome.margins)
+
+
+def _agree_with_points(session: Session, batch: Batch, i: int, lower: NDArray[np.float64]) -> None:
+    """A proved bound above the value at the clean input would mean that something here is broken."""
+    with torch.no_grad():
+        outputs = session.exact.forward(torch.as_tensor(batch.x[i : i + 1]).double())
+    value = as_numpy(batch.spec.select([i]).margins(outputs))[0]
+    inside = into_exact_box(batch.x[i], batch.x[i], session.settings.eps, session.settings.norm, session.settings.clip)
+    slack = 1e-6 * (1 + np.abs(as_numpy(outputs)).max())
+    if inside is not None and bool((inside == batch.x[i]).all()) and bool((lower > value + slack).any()):
+        row = int(np.argmax(lower - value))
+        raise SoundnessError(
+            f"example {batch.indices[i]}, row {row}: certified bound {lower[row]!r} is above the margin "
+            f"{value[row]!r} at the clean input; nothing of this run can be trusted"
+        )
+
+
+def _decide(
+    session: Session,
+    batch: Batch,
+    progress: Progress,
+    i: int,
+    verdict: Verdict,
+    reason: str,
+    method: str,
+    counterexample: Counterexample | None = None,
+    proof: bytes | None = None,
+) -> None:
+    progress.decided[i] = Result(
+        index=batch.indices[i],
+        verdict=verdict,
+        reason=reason,
+        method=method,
+        semantics=session.settings.semantics,
+        margins=progress.margins[i].copy(),
+        seconds=0.0,
+        label=batch.labels[i],
+        predicted=progress.predicted[i] if progress.predicted else None,
+        counterexample=counterexample,
+        certificate=proof,
+    )

@@ -1,0 +1,190 @@
+"""The public functions: verify, bounds, and their batch-wise forms for the command line.
+
+Label claims by default; any linear claim C f(x) + d > 0 through ``verify(..., claim=(C, d))``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lpverify.bounds import METHODS, BoundResult
+from lpverify.certificate.claim import Claim, LabelRows, LinearRows
+from lpverify.errors import DataError, ShapeError, UsageError
+from lpverify.evidence import ball_claim
+from lpverify.network import Network, as_numpy
+from lpverify.pipeline import Session, run_batch
+from lpverify.problem import Specification
+from lpverify.result import Result
+from lpverify.serialize import raw_array
+from lpverify.settings import DTYPES, Settings
+
+Array = NDArray[Any]
+
+
+def claim_of(settings: Settings, x: Array, label: int, classes: int) -> Claim:
+    """The exact label claim about one input x, as it stands in certificates and witnesses."""
+    return ball_claim(x, settings.eps, settings.norm, settings.clip, LabelRows(label, classes))
+
+
+def verify_stream(
+    network: Network, x: Array, y: Array, settings: Settings, indices: Sequence[int] | None = None
+) -> Iterator[Result]:
+    """Verify label claims batch by batch; results come in the order of the examples.
+
+    Args:
+        network: the lowered network.
+        x: (N, ...) float32 or float64 inputs, finite.
+        y: (N,) labels.
+        indices: what to call each example in its result; 0..N-1 by default.
+
+    Raises:
+        ShapeError, DataError: for inputs that do not fit the network, are not finite, or labels out of range.
+        UsageError: for float32 semantics of a network without float32 parameters.
+    """
+    flat, labels = _inputs(network, x), _labels(network, x, y)
+    session = Session(network, settings)
+    names = range(len(flat)) if indices is None else indices
+    for start in range(0, len(flat), session.batch_size):
+        part = slice(start, start + session.batch_size)
+        claims = [claim_of(settings, row, int(c), network.output_size)
+                  for row, c in zip(flat[part], labels[part], strict=True)]  # fmt: skip
+        spec = Specification.label(torch.as_tensor(labels[part]), network.output_size)
+        yield from run_batch(session, list(names[part]), flat[part], claims, spec, [int(c) for c in labels[part]])
+
+
+def verify(
+    model: Any,
+    x: Any,
+    y: Any = None,
+    eps: str | float = "0",
+    *,
+    claim: tuple[Any, Any] | None = None,
+    input_shape: tuple[int, ...] | None = None,
+    **options: Any,
+) -> list[Result]:
+    """Verify a model on inputs: every perturbation within eps keeps the label, or C f(x) + d > 0.
+
+    Args:
+        model: a Network, a torch module, or the path of a model file.
+        x: (N, ...) inputs (array or tensor).
+        y: (N,) labels; or give ``claim``.
+        eps: the radius; a string is taken as an exact decimal, a float as its shortest decimal.
+        claim: (C, d) with C (m, n_K) and d (m,), the same for every input, instead of labels.
+        input_shape: shape of one input, where the model does not tell and x does not show it.
+        options: the other fields of Settings, and ``arch`` for a model file.
+    """
+    inputs = _array(x)
+    network = as_network(model, input_shape or inputs.shape[1:], options.pop("arch", None))
+    settings = Settings(decimal_text(eps), **_decimal_clip(options))
+    if claim is None:
+        if y is None:
+            raise UsageError("verify: give labels y or a claim (C, d)")
+        return list(verify_stream(network, inputs, _array(y), settings))
+    flat, session = _inputs(network, inputs), Session(network, settings)
+    C, d = np.asarray(_array(claim[0]), np.float64), np.asarray(_array(claim[1]), np.float64)
+    if C.ndim != 2 or C.shape[1] != network.output_size or d.shape != C.shape[:1]:
+        raise ShapeError(f"claim: C {C.shape} and d {d.shape}, expected (m, {network.output_size}) and (m,)")
+    rows = LinearRows(raw_array(C), raw_array(d))
+    results: list[Result] = []
+    for start in range(0, len(flat), session.batch_size):
+        part = flat[start : start + session.batch_size]
+        claims = [ball_claim(row, settings.eps, settings.norm, settings.clip, rows) for row in part]
+        spec = Specification(torch.as_tensor(C).expand(len(part), -1, -1), torch.as_tensor(d).expand(len(part), -1))
+        names = list(range(start, start + len(part)))
+        results.extend(run_batch(session, names, part, claims, spec, [None] * len(part)))
+    return results
+
+
+def bounds(model: Any, x: Any, y: Any, eps: str | float, method: str = "crown", **options: Any) -> BoundResult:
+    """One method's margins for label claims: tensors in the engine's arithmetic, nothing checked.
+
+    Args:
+        model, x, y, eps: as in ``verify``.
+        method: one of METHODS.
+        options: norm, clip, device, dtype, arch, input_shape.
+    """
+    inputs = _array(x)
+    network = as_network(model, options.pop("input_shape", None) or inputs.shape[1:], options.pop("arch", None))
+    settings = Settings(decimal_text(eps), method=method, **_decimal_clip(options))
+    if method not in METHODS:
+        raise UsageError(f"method: {method!r} is not one of {', '.join(METHODS)}")
+    engine = network.to(DTYPES[settings.dtype], settings.device)
+    flat = torch.as_tensor(_inputs(network, inputs)).double()
+    spec = Specification.label(torch.as_tensor(_labels(network, inputs, _array(y))), network.output_size)
+    region = settings.region(flat).to(engine.dtype, engine.device)
+    return METHODS[method]().bound(engine, region, spec.to(engine.dtype, engine.device))
+
+
+def bound_table(
+    network: Network, x: Array, y: Array, settings: Settings, methods: Sequence[str]
+) -> dict[str, NDArray[np.float64]]:
+    """The margins (N, m) of several methods side by side, batch by batch."""
+    flat, labels = _inputs(network, x), _labels(network, x, y)
+    session = Session(network, settings)
+    table: dict[str, list[Array]] = {name: [] for name in methods}
+    for start in range(0, len(flat), session.batch_size):
+        part = slice(start, start + session.batch_size)
+        spec = Specification.label(torch.as_tensor(labels[part]), network.output_size)
+        engine = session.engine
+        region = settings.region(torch.as_tensor(flat[part]).double()).to(engine.dtype, engine.device)
+        for name in methods:
+            with torch.set_grad_enabled(name == "alpha"):
+                found = METHODS[name]().bound(engine, region, spec.to(engine.dtype, engine.device))
+            table[name].append(as_numpy(found.margins).astype(np.float64))
+    return {name: np.concatenate(parts) for name, parts in table.items()}
+
+
+def as_network(model: Any, input_shape: tuple[int, ...] | None = None, arch: str | None = None) -> Network:
+    """A Network from a Network, a torch module (needs ``input_shape``) or the path of a model file."""
+    if isinstance(model, Network):
+        return model
+    from lpverify.lowering import load_model, lower_module
+
+    if isinstance(model, torch.nn.Module):
+        if not input_shape:
+            raise UsageError("verify: a torch module needs input_shape, or inputs of shape (N, *input_shape)")
+        return lower_module(model, tuple(input_shape))
+    return load_model(model, arch=arch)
+
+
+def decimal_text(value: str | float) -> str:
+    """A number as the decimal that is meant: a string as it is, a float by its shortest decimal."""
+    return value if isinstance(value, str) else repr(float(value))
+
+
+def _decimal_clip(options: dict[str, Any]) -> dict[str, Any]:
+    clip = options.get("clip")
+    if clip is None:
+        return options
+    return {**options, "clip": (decimal_text(clip[0]), decimal_text(clip[1]))}
+
+
+def _array(values: Any) -> Array:
+    return as_numpy(values) if isinstance(values, torch.Tensor) else np.asarray(values)
+
+
+def _inputs(network: Network, x: Array) -> Array:
+    """x as (N, n_0) floats in the dtype it has (integers become float64); refuses misfits."""
+    if x.ndim < 2 or int(np.prod(x.shape[1:])) != network.input_size:
+        raise ShapeError(f"x: shape {x.shape}, expected (N, ...) with {network.input_size} values an example")
+    flat = x.reshape(len(x), -1)
+    flat = flat if flat.dtype in (np.float32, np.float64) else flat.astype(np.float64)
+    if not np.isfinite(flat).all():
+        bad = np.argwhere(~np.isfinite(flat))[0]
+        raise DataError(f"x: example {bad[0]}, input {bad[1]} is {flat[tuple(bad)]}; remove or repair it")
+    return flat
+
+
+def _labels(network: Network, x: Array, y: Array) -> NDArray[np.int64]:
+    if y.shape != (len(x),) or y.dtype.kind not in "iu":
+        raise DataError(f"y: {y.dtype} of shape {y.shape}, expected whole labels of shape ({len(x)},)")
+    labels = y.astype(np.int64)
+    bad = np.flatnonzero((labels < 0) | (labels >= network.output_size))
+    if len(bad):
+        raise DataError(f"y: label {labels[bad[0]]} of example {bad[0]} is not in 0..{network.output_size - 1}")
+    return labels
