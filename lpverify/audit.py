@@ -1,0 +1,233 @@
+"""Re-checking a run folder from its files alone: no model, no data set, no torch.
+
+Every ``verified`` line must name a certificate that the checker accepts, about this network and this label;
+every ``falsified`` line a witness that exact evaluation accepts; all of them about the same radius, norm and
+clip, and as many as the summary says. ``margin_lower``, ``predicted`` and times are reports, not claims.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from lpverify.certificate import exact as exact_checker
+from lpverify.certificate.claim import BallRegion, Claim, LabelRows, decimal
+from lpverify.certificate.exact_linear import ExactNetwork, convert
+from lpverify.certificate.graph import PlainNetwork, read_network
+from lpverify.certificate.proof import Certificate, decode, decode_witness
+from lpverify.errors import CertificateError, UsageError
+from lpverify.run_folder import NETWORK, RADII, RESULTS, SUMMARY
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of ``results.jsonl`` or ``radii.jsonl``, and where it stands."""
+
+    where: str
+    record: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's files, parsed: the lines, the network and the summary (None if the run did not get that far)."""
+
+    path: Path
+    lines: tuple[Line, ...]
+    network: PlainNetwork
+    summary: dict[str, Any] | None
+
+    @property
+    def is_radius(self) -> bool:
+        """Whether this is a run of ``lpverify radius``, where every example has its own eps."""
+        return (self.path / RADII).is_file()
+
+
+def open_run(path: Path) -> Run:
+    """Read a run folder.
+
+    Raises:
+        UsageError: if it is not one.
+        CertificateError: if one of its files is malformed, or they do not belong together.
+    """
+    name = next((n for n in (RESULTS, RADII) if (path / n).is_file()), None)
+    if name is None:
+        raise UsageError(f"{path}: no {RESULTS} there; give the folder that lpverify verify --out wrote")
+    network = read_network(path / NETWORK)
+    lines = tuple(_lines(path / name))
+    summary = _summary(path / SUMMARY)
+    if summary is not None:
+        _cross_check_summary(path, summary, network, lines, name == RESULTS)
+    return Run(path, lines, network, summary)
+
+
+def audit(run: Run, *, exact: bool = False) -> Iterator[str]:
+    """Check every line's evidence in order; yields "certificate", "witness" or "nothing" for each line.
+
+    Args:
+        run: the folder's files.
+        exact: check certificates in integers instead of rigorous float64.
+
+    Raises:
+        CertificateError: at the first line whose evidence is missing, malformed, foreign or rejected.
+    """
+    asked: set[tuple[str, str, Any]] = set()
+    integers = convert(run.network)
+    rigorous = None if exact else _RigorousChecker(run.network)
+    for batch in _batched(run.lines, BATCH):
+        proofs = {i: _certificate(run, line, asked) for i, line in enumerate(batch) if _is_proved(line)}
+        outcomes = (
+            [exact_checker.check(integers, c) for c in proofs.values()]
+            if rigorous is None else rigorous.check(list(proofs.values()))
+        )  # fmt: skip
+        judged = dict(zip(proofs, outcomes, strict=True))
+        for i, line in enumerate(batch):
+            if i in judged:
+                _require(judged[i], line, line.record["certificate"])
+            is_falsified = line.record.get("verdict") == "falsified"
+            if is_falsified:
+                _check_witness(run, line, integers, asked)
+            yield "certificate" if i in judged else "witness" if is_falsified else "nothing"
+
+
+class _RigorousChecker:
+    """The float64 checker on one network; numpy is loaded only if it is used."""
+
+    def __init__(self, plain: PlainNetwork) -> None:
+        from lpverify.certificate import rigorous
+
+        self.module, self.network = rigorous, rigorous.Network(plain)
+
+    def check(self, certificates: list[Certificate]) -> list[Any]:
+        return list(self.module.check(self.network, certificates))
+
+
+def _is_proved(line: Line) -> bool:
+    if "verdict" in line.record:
+        return bool(line.record["verdict"] == "verified")
+    return line.record.get("certificate") is not None
+
+
+def _require(outcome: Any, line: Line, file: str) -> None:
+    if outcome.accepted is not True:
+        raise CertificateError(f"{line.where}: {file} rejected: {outcome.message}")
+
+
+def _certificate(run: Run, line: Line, asked: set[tuple[str, str, Any]]) -> Certificate:
+    path = _evidence(run, line, "certificate")
+    found = decode(_read(path), str(path))
+    _check_claim(run, line, found.claim, found.network, asked)
+    semantics = _option(run, "semantics")
+    if semantics is not None and found.semantics != semantics:
+        raise CertificateError(f"{line.where}: {path} proves {found.semantics} semantics, the run says {semantics}")
+    if run.is_radius and isinstance(found.claim.region, BallRegion):
+        certified = Fraction(repr(float(line.record["certified"])))
+        if decimal(found.claim.region.eps) != certified:
+            raise CertificateError(
+                f"{line.where}: {path} proves radius {found.claim.region.eps}, the line says {line.record['certified']}"
+            )
+    return found
+
+
+def _check_witness(run: Run, line: Line, integers: ExactNetwork, asked: set[tuple[str, str, Any]]) -> None:
+    path = _evidence(run, line, "counterexample")
+    witness = decode_witness(_read(path), str(path))
+    _check_claim(run, line, witness.claim, witness.network, asked)
+    _require(exact_checker.check_witness(integers, witness), line, line.record["counterexample"])
+
+
+def _check_claim(run: Run, line: Line, claim: Claim, network: str, asked: set[tuple[str, str, Any]]) -> None:
+    """The evidence is about this run's network, this line's label and the same question as every other line."""
+    if network != run.network.sha256:
+        raise CertificateError(
+            f"{line.where}: its evidence names network {network[:12]}, the folder holds {run.network.sha256[:12]}"
+        )
+    label = line.record.get("label")
+    if not isinstance(claim.rows, LabelRows) or claim.rows.label != label:
+        stated = f"label {claim.rows.label}" if isinstance(claim.rows, LabelRows) else "a linear claim"
+        raise CertificateError(f"{line.where}: its evidence is about {stated}, the line's label is {label}")
+    if not isinstance(claim.region, BallRegion):
+        raise CertificateError(f"{line.where}: its evidence is about a box, the run about balls")
+    asked.add(("" if run.is_radius else claim.region.eps, claim.region.norm, claim.region.clip))
+    if isinstance((run.summary or {}).get("options"), dict):
+        clip, eps = _option(run, "clip"), "" if run.is_radius else _option(run, "eps")
+        asked.add((str(eps), str(_option(run, "norm")), tuple(clip) if isinstance(clip, list) else None))
+    if len(asked) > 1:
+        questions = " and ".join(sorted(f"eps {e or 'any'}, norm {n}, clip {c}" for e, n, c in asked))
+        raise CertificateError(f"{line.where}: the run's evidence is about different questions: {questions}")
+
+
+def _evidence(run: Run, line: Line, kind: str) -> Path:
+    """The file that a line names, which must lie in the run folder."""
+    name = line.record.get(kind)
+    if not isinstance(name, str) or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        verdict = line.record.get("verdict", "certified")
+        raise CertificateError(f"{line.where}: {verdict} without a {kind} file in the run ({name!r})")
+    return run.path / name
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CertificateError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _option(run: Run, name: str) -> Any:
+    options = (run.summary or {}).get("options")
+    return options.get(name) if isinstance(options, dict) else None
+
+
+def _lines(path: Path) -> Iterator[Line]:
+    seen: set[int] = set()
+    for number, text in enumerate(_read(path).split(b"\n"), start=1):
+        if not text:
+            continue
+        where = f"{path} line {number}"
+        record = _parse(text, where)
+        index, verdict = record.get("index"), record.get("verdict", "unknown")
+        if type(index) is not int or index in seen or verdict not in ("verified", "falsified", "unknown"):
+            raise CertificateError(f"{where}: index {index!r} or verdict {verdict!r} is unknown, or the index comes twice")
+        seen.add(index)
+        yield Line(where, record)
+
+
+def _summary(path: Path) -> dict[str, Any] | None:
+    return _parse(_read(path), str(path)) if path.exists() else None
+
+
+def _parse(text: bytes, where: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CertificateError(f"{where}: not JSON ({type(error).__name__})") from None
+    if not isinstance(found, dict):
+        raise CertificateError(f"{where}: not a JSON object")
+    return found
+
+
+def _cross_check_summary(
+    path: Path, summary: dict[str, Any], network: PlainNetwork, lines: tuple[Line, ...], counted: bool
+) -> None:
+    about = summary.get("network")
+    if not isinstance(about, dict) or about.get("sha256") != network.sha256:
+        raise CertificateError(f"{path / SUMMARY}: its network is not {NETWORK} ({network.sha256[:12]})")
+    counts = Counter(line.record.get("verdict") for line in lines)
+    for verdict in ("verified", "falsified", "unknown") if counted else ():
+        if summary.get(verdict) != counts[verdict]:
+            raise CertificateError(
+                f"{path / SUMMARY}: {summary.get(verdict)} {verdict}, but the results have {counts[verdict]}"
+            )
+
+
+def _batched(lines: Iterable[Line], size: int) -> Iterator[list[Line]]:
+    source = iter(lines)
+    while batch := list(islice(source, size)):
+        yield batch

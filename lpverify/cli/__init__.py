@@ -1,0 +1,97 @@
+"""The command line: one file a subcommand, no arithmetic; heavy modules are imported inside the commands.
+
+``main`` turns every error into one line on standard error and its exit code:
+
+    0 finished, whatever the verdicts    1 a verdict named by --fail-on occurred    2 usage
+    3 model refused    4 data or claim refused    5 resources    6 internal or solver fault
+    7 certificate rejected    130 interrupted
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+
+import click
+
+from lpverify import __version__
+from lpverify.cli.attack import attack
+from lpverify.cli.bounds import bounds
+from lpverify.cli.check import check
+from lpverify.cli.info import info
+from lpverify.cli.radius import radius
+from lpverify.cli.verify import verify
+from lpverify.errors import LpverifyError
+
+EPILOG = """\b
+Exit codes: 0 finished, whatever the verdicts (verify --fail-on makes 1); 2 usage;
+3 model refused; 4 data or claim refused; 5 memory, disk or device; 6 internal or
+solver fault; 7 certificate rejected; 130 interrupted. Results go to standard
+output, progress and errors to standard error.
+"""
+
+
+@click.group(epilog=EPILOG, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="lpverify")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error; may stand anywhere.")
+@click.pass_context
+def cli(ctx: click.Context, debug: bool) -> None:
+    """Verify that no small change of an input changes what a ReLU network says.
+
+    Every `verified` comes with a certificate, every `falsified` with a counterexample, and `lpverify check`
+    judges both from files alone.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(2)
+
+
+for command in (verify, bounds, radius, attack, check, info):
+    cli.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    given = [argument for argument in given if argument != "--debug"]
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with cli.make_context("lpverify", given) as ctx:
+            code = cli.invoke(ctx)
+        sys.stdout.flush()
+        return int(code or 0)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except BaseException as error:
+        if debug:
+            traceback.print_exc()
+        code, message = explain(error)
+        if isinstance(error, BrokenPipeError):
+            # Nobody reads standard output any more: keep the interpreter from writing to it again at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"lpverify: error: {' '.join(message.split())}", file=sys.stderr)
+        return code
+
+
+def explain(error: BaseException) -> tuple[int, str]:
+    """The exit code and the message of an error."""
+    if isinstance(error, click.ClickException):
+        return 2, error.format_message()
+    if isinstance(error, LpverifyError):
+        return error.exit_code, str(error)
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        return 130, "interrupted; what was written is kept"
+    if isinstance(error, BrokenPipeError):
+        return 5, "standard output was closed"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error):
+        return 5, "out of memory; what was written is kept; pass a smaller --batch-size"
+    return 6, f"internal fault, please report it: {type(error).__name__}: {error} (--debug shows where)"
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

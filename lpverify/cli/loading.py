@@ -1,0 +1,105 @@
+"""From the options of a command to a network, its examples and the run's description."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lpverify.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from lpverify.data import Examples
+    from lpverify.network import Network
+    from lpverify.settings import Settings
+
+SETTINGS = ("eps", "norm", "clip", "method", "semantics", "timeout", "device", "dtype", "batch_size", "seed")
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A network and the chosen examples: ``indices`` (K,) in the data set, ``x`` (K, ...), ``y`` (K,)."""
+
+    network: Network
+    examples: Examples
+    indices: NDArray[np.int64]
+    x: NDArray[Any]
+    y: NDArray[np.int64]
+
+
+def load_network(model: Path, given: dict[str, Any]) -> Network:
+    """The lowered network of the options in ``cli.options.MODEL``; files are refused with ModelError."""
+    from lpverify.lowering import load_model
+
+    return load_model(
+        model, arch=given["arch"], input_shape=given["input_shape"], mean=given["mean"], std=given["std"]
+    )
+
+
+def load_job(model: Path, given: dict[str, Any]) -> Job:
+    """Everything that a command on examples needs, checked: the network first, then data, labels and range."""
+    require_device(given["device"])
+    from lpverify.data import check_labels, check_range, check_shape, load_data, select
+
+    network = load_network(model, given)
+    every = load_data(given["data"], data_dir=given["data_dir"], split=given["split"], scale=given["scale"])
+    indices, examples = select(every, given["index"] if given["index"] is not None else f"0:{len(every)}")
+    check_shape(examples, network.shapes[0])
+    check_range(examples, given["clip"])
+    return Job(network, examples, indices, examples.x, check_labels(examples, network.output_size))
+
+
+def require_device(device: str) -> None:
+    """Refuse a device that torch does not have, before anything is loaded.
+
+    Raises:
+        UsageError: naming the device.
+    """
+    if device == "cpu":
+        return
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError):
+        raise UsageError(f"device: torch cannot use {device!r} here; pass --device cpu") from None
+
+
+def make_settings(given: dict[str, Any], **more: Any) -> Settings:
+    """The pipeline's settings: the given options that it knows, and ``more``.
+
+    Raises:
+        DataError: if the clip's lower end is above its upper end.
+    """
+    clip = given["clip"]
+    if clip is not None and Fraction(clip[0]) > Fraction(clip[1]):
+        raise DataError(f"clip: the lower end {clip[0]} is above the upper end {clip[1]}; give --clip LO HI")
+    from lpverify.settings import Settings
+
+    return Settings(**{name: given[name] for name in SETTINGS if name in given}, **more)
+
+
+def describe(model: Path, given: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """The "options" of a summary: the settings and where network and normalisation came from."""
+    options = asdict(settings)
+    options["clip"] = list(settings.clip) if settings.clip is not None else None
+    for name in ("mean", "std", "input_shape"):
+        options[name] = list(given[name]) if given[name] is not None else None
+    return {"model": str(model), "arch": given["arch"], **options}
+
+
+def provenance(job: Job, sha256: str, settings: Settings) -> dict[str, Any]:
+    """What a summary says of the network, the data and the machine."""
+    import torch
+
+    from lpverify.summary import machine
+
+    return {
+        "network": {"sha256": sha256, "notes": list(job.network.notes)},
+        "data": {"source": job.examples.source, "sha256": job.examples.sha256},
+        **machine(settings.device, torch.get_num_threads()),
+    }

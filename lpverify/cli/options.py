@@ -1,0 +1,182 @@
+"""Options that several subcommands share, and the types of their values. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from lpverify.certificate.claim import decimal
+from lpverify.errors import CertificateError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+METHOD_NAMES = ("interval", "dual", "crown", "alpha")
+NORMS = ("inf", "2", "1")
+LARGEST = Fraction(10) ** 300
+
+
+class Decimal(click.ParamType[str]):
+    """A finite decimal, kept as the text that was given: certificates state the radius exactly."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text itself, if it is a decimal."""
+        text = str(value).strip()
+        try:
+            exact = decimal(text)
+        except CertificateError:
+            self.fail(f"{value!r} is not a decimal number; write it like 0.1 or 1e-3", param, ctx)
+        if abs(exact) > LARGEST:
+            self.fail(f"{value!r} is too large", param, ctx)
+        return text
+
+
+class Radius(Decimal):
+    """A decimal >= 0."""
+
+    name = "eps"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text itself, if it is a decimal >= 0."""
+        text = super().convert(value, param, ctx)
+        if decimal(text) < 0:
+            self.fail(f"{value!r} is negative; a radius is >= 0", param, ctx)
+        return text
+
+
+class Numbers(click.ParamType[tuple[float, ...]]):
+    """Finite numbers joined by commas, one for each channel."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """The numbers."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a number, nor several joined by commas", param, ctx)
+        if not all(map(math.isfinite, numbers)):
+            self.fail(f"{value!r} is not finite", param, ctx)
+        return numbers
+
+
+class Positive(click.ParamType[float]):
+    """A finite number > 0."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number."""
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not (number > 0 and math.isfinite(number)):
+            self.fail(f"{value!r} is not a finite number > 0", param, ctx)
+        return number
+
+
+class InputShape(click.ParamType[tuple[int, ...]]):
+    """The shape of one input, like 1x28x28."""
+
+    name = "shape"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """The shape as whole numbers."""
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).replace(",", "x").split("x")
+        if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+            self.fail(f"{value!r} is not a shape like 1x28x28", param, ctx)
+        return tuple(int(part) for part in parts)
+
+
+class Names(click.ParamType[tuple[str, ...]]):
+    """Several of the given names, joined by commas."""
+
+    def __init__(self, *allowed: str) -> None:
+        self.allowed = allowed
+        self.name = ",".join(allowed)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """The names, each once."""
+        if isinstance(value, tuple):
+            return value
+        names = tuple(dict.fromkeys(part.strip() for part in str(value).split(",")))
+        for name in names:
+            if name not in self.allowed:
+                self.fail(f"{name!r} is not one of {', '.join(self.allowed)}", param, ctx)
+        return names
+
+
+@dataclass(frozen=True)
+class Options:
+    """A group of options that a command takes together."""
+
+    decorators: tuple[Callable[[Command], Command], ...]
+
+    def __call__(self, command: Command) -> Command:
+        for decorate in reversed(self.decorators):
+            command = decorate(command)
+        return command
+
+
+MODEL = Options((
+    click.argument("model", type=click.Path(path_type=Path)),
+    click.option("--arch", metavar="NAME|MODULE:FUNCTION", help="The architecture of a checkpoint that is not fully "
+                 "connected: a name of lpverify.models, or a function that builds the torch module."),
+    click.option("--input-shape", type=InputShape(), help="The shape of one input, like 1x28x28, where the file "
+                 "leaves it open."),
+    click.option("--mean", type=Numbers(), help="Prepend (x - mean) / std; one number, or one a channel."),
+    click.option("--std", type=Numbers(), help="See --mean."),
+))  # fmt: skip
+
+DATA = Options((
+    click.option("--data", required=True, metavar="NAME|FILE.npz", help="mnist, fashion-mnist, digits, har, svhn, "
+                 "cifar10, or a file with arrays x and y."),
+    click.option("--data-dir", type=click.Path(path_type=Path), help="Folder with the data set's own files; "
+                 "without it they come from OpenML (digits are bundled)."),
+    click.option("--split", type=click.Choice(("train", "test")), default="test", show_default=True),
+    click.option("--index", metavar="0:500|3,7", help="Which examples; all by default."),
+    click.option("--scale", type=Positive(), help="Divide the x of FILE.npz by this, 255 for bytes."),
+))  # fmt: skip
+
+CLIP = Options((
+    click.option("--norm", type=click.Choice(NORMS), default="inf", show_default=True),
+    click.option("--clip", nargs=2, type=Decimal(), metavar="LO HI", help="Keep the inputs inside [LO, HI]; not "
+                 "done by default."),
+))  # fmt: skip
+
+REGION = Options((
+    click.option("--eps", type=Radius(), required=True, help="Radius in raw input units, an exact decimal."),
+    CLIP,
+))  # fmt: skip
+
+ENGINE = Options((
+    click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda", help="Where bounds are computed; "
+                 "the checker always runs on the CPU."),
+    click.option("--dtype", type=click.Choice(("float32", "float64")), default="float32", show_default=True,
+                 help="Arithmetic of the search, which proves nothing itself."),
+    click.option("--batch-size", type=click.IntRange(min=1), help="Examples at once; chosen to fit by default."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of the attack's random starts."),
+))  # fmt: skip
+
+PROOF = Options((
+    click.option("--semantics", type=click.Choice(("real", "float32")), default="real", show_default=True,
+                 help="The network as a real function, or every float32 evaluation of it."),
+    click.option("--timeout", type=Positive(), metavar="S", help="Seconds for an example."),
+))  # fmt: skip
+
+OUT = Options((
+    click.option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN/", help="Folder for results."),
+    click.option("--overwrite", is_flag=True, help="Replace the run that is in the folder."),
+))  # fmt: skip

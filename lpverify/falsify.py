@@ -1,0 +1,93 @@
+"""Attacks alone, example by example: every counterexample is moved into the exact ball and evaluated exactly."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lpverify.attack import attack
+from lpverify.attack.exact import into_exact_box, make_counterexample
+from lpverify.network import Network, as_numpy
+from lpverify.pipeline import Session
+from lpverify.problem import Specification
+from lpverify.result import Counterexample, Result, Verdict
+from lpverify.settings import Settings
+
+Array = NDArray[Any]
+
+
+def attack_stream(
+    network: Network, x: Array, y: Array, settings: Settings, indices: Sequence[int], **search: Any
+) -> Iterator[Result]:
+    """Attack label claims batch by batch; results in order, falsified with a witness or unknown.
+
+    Args:
+        network: the lowered network.
+        x: (N, ...) finite inputs; y: (N,) labels in range.
+        settings: eps, norm, clip, seed and the engine's dtype, device and batch size.
+        indices: what to call each example.
+        search: method, loss, steps, restarts of ``lpverify.attack.attack``.
+    """
+    session = Session(network, settings)
+    flat = x.reshape(len(x), -1)
+    for start in range(0, len(flat), session.batch_size):
+        part = slice(start, start + session.batch_size)
+        yield from _attack_batch(session, flat[part], y[part], indices[part], search)
+
+
+def _attack_batch(
+    session: Session, x: Array, y: Array, indices: Sequence[int], search: dict[str, Any]
+) -> Iterator[Result]:
+    began = time.perf_counter()
+    clean = torch.as_tensor(x).double()
+    spec = Specification.label(torch.as_tensor(y), session.exact.output_size)
+    region = session.settings.region(clean)
+    with torch.no_grad():
+        predicted = session.exact.forward(clean).argmax(1).tolist()
+    found = attack(session.engine, region, spec, start=clean, seed=session.settings.seed, **search)
+    points = as_numpy(found.points).astype(np.float64)
+    # Exact evaluation costs more than the attack: only where the floating-point search found something.
+    witnesses = [
+        _witness(session, x[i], points[i], spec, i) if failed or predicted[i] != y[i] else None
+        for i, failed in enumerate(found.falsified.tolist())
+    ]
+    share = (time.perf_counter() - began) / len(x)
+    for i, witness in enumerate(witnesses):
+        yield Result(
+            index=indices[i],
+            verdict=Verdict.UNKNOWN if witness is None else Verdict.FALSIFIED,
+            reason=_reason(witness),
+            method="clean" if witness is not None and witness.misclassified else search["method"],
+            semantics=session.settings.semantics,
+            margins=np.full(spec.d.shape[1], np.nan),
+            seconds=share,
+            label=int(y[i]),
+            predicted=predicted[i],
+            counterexample=witness,
+        )
+
+
+def _witness(session: Session, x: Array, point: Array, spec: Specification, i: int) -> Counterexample | None:
+    """The clean input if it fails, else the attack's point moved into the exact ball, if that fails."""
+    C, d = as_numpy(spec.C[i]), as_numpy(spec.d[i])
+    settings = session.settings
+    for candidate, is_clean in ((x.astype(np.float64), True), (point, False)):
+        inside = into_exact_box(candidate, x, settings.eps, settings.norm, settings.clip)
+        if inside is None:
+            continue
+        is_clean = is_clean and bool((inside == x).all())
+        found = make_counterexample(session.exact, session.single, inside, C, d, misclassified=is_clean)
+        if found is not None:
+            return found
+    return None
+
+
+def _reason(witness: Counterexample | None) -> str:
+    if witness is None:
+        return "no counterexample found"
+    return "misclassified" if witness.misclassified else ""

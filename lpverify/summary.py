@@ -1,0 +1,180 @@
+"""Counting a run: the numbers of ``summary.json`` and of the closing table, from the results as they pass."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import platform
+import statistics
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lpverify import __version__
+from lpverify.result import Result, Verdict
+
+if TYPE_CHECKING:
+    from lpverify.radius import RadiusResult
+
+T = TypeVar("T")
+
+PACKAGES = ("torch", "numpy", "scipy", "onnx", "safetensors", "scikit-learn")
+
+
+@dataclass
+class Tally:
+    """Counts over results that are not kept: evidence would fill the memory of a long run.
+
+    Attributes:
+        verdicts: results by verdict.
+        misclassified: examples whose clean input already violates the claim; they are falsified as well.
+        disagree: counterexamples that hold exactly but not in the float32 forward pass.
+        methods: for every deciding method, its results by verdict.
+        seconds: for every deciding method, the time of its examples.
+        reasons: the unknown results by reason.
+    """
+
+    verdicts: Counter[str] = field(default_factory=Counter)
+    misclassified: int = 0
+    disagree: int = 0
+    methods: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def add(self, result: Result) -> None:
+        """Count one result."""
+        self.verdicts[result.verdict.value] += 1
+        self.methods[result.method][result.verdict.value] += 1
+        self.seconds[result.method] += result.seconds
+        if result.verdict is Verdict.UNKNOWN:
+            self.reasons[result.reason] += 1
+        if result.counterexample is not None:
+            self.misclassified += result.counterexample.misclassified
+            self.disagree += not result.counterexample.agrees
+
+    @property
+    def examples(self) -> int:
+        """Number of results counted."""
+        return self.verdicts.total()
+
+    def share(self, count: int) -> float:
+        """A count as a share of all results; 0 if there are none."""
+        return count / self.examples if self.examples else 0.0
+
+    @property
+    def clean_error(self) -> float:
+        """Share of examples whose clean input already violates the claim."""
+        return self.share(self.misclassified)
+
+    @property
+    def robust_error_lower(self) -> float:
+        """Share falsified: the robust error is at least this."""
+        return self.share(self.verdicts[Verdict.FALSIFIED])
+
+    @property
+    def robust_error_upper(self) -> float:
+        """Share not verified: the robust error is at most this."""
+        return self.share(self.examples - self.verdicts[Verdict.VERIFIED])
+
+
+def summary(tally: Tally, **parts: Any) -> dict[str, Any]:
+    """The content of ``summary.json``; ``parts`` (options, network, data, seconds, ...) are passed through."""
+    return {
+        "examples": tally.examples,
+        "verified": tally.verdicts[Verdict.VERIFIED],
+        "falsified": tally.verdicts[Verdict.FALSIFIED],
+        "unknown": tally.verdicts[Verdict.UNKNOWN],
+        "misclassified": tally.misclassified,
+        "float32_disagrees": tally.disagree,
+        "clean_error": tally.clean_error,
+        "robust_error_lower": tally.robust_error_lower,
+        "robust_error_upper": tally.robust_error_upper,
+        "methods": {
+            name: {**{v.value: counts[v.value] for v in Verdict}, "seconds": round(tally.seconds[name], 6)}
+            for name, counts in tally.methods.items()
+        },
+        "unknown_reasons": dict(tally.reasons),
+        **parts,
+    }
+
+
+def machine(device: str, threads: int) -> dict[str, Any]:
+    """Where a run was made: device, threads, Python and package versions."""
+    versions = {"lpverify": __version__}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {"device": device, "threads": threads, "python": platform.python_version(), "versions": versions}
+
+
+@dataclass
+class RadiusTally:
+    """Counts over the results of ``radius``: the certified radii and the attack's, finite ones only."""
+
+    certified: list[float] = field(default_factory=list)
+    attacked: list[float] = field(default_factory=list)
+    examples: int = 0
+
+    def add(self, found: RadiusResult) -> None:
+        """Count one result."""
+        self.examples += 1
+        if found.certificate is not None:
+            self.certified.append(found.certified)
+        if math.isfinite(found.attacked):
+            self.attacked.append(found.attacked)
+
+    def summary(self) -> dict[str, Any]:
+        """How many examples have a certified radius and an attacked one, and their quartiles."""
+        return {
+            "examples": self.examples,
+            "certified": {"count": len(self.certified), **quartiles(self.certified)},
+            "attacked": {"count": len(self.attacked), **quartiles(self.attacked)},
+        }
+
+
+def quartiles(values: list[float]) -> dict[str, float | None]:
+    """The least value, the quartiles and the greatest (inclusive method); null without values."""
+    names = ("least", "quarter", "median", "three_quarters", "greatest")
+    if not values:
+        return dict.fromkeys(names)
+    ordered = sorted(values)
+    inner = statistics.quantiles(ordered, n=4, method="inclusive") if len(ordered) > 1 else ordered * 3
+    return dict(zip(names, (ordered[0], *inner, ordered[-1]), strict=True))
+
+
+class Stopwatch:
+    """Seconds by stage: ``with watch("load"): ...``, or around the items of an iterator."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+        self.stages: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Add the time of the block to ``stage``."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stages[stage] += time.perf_counter() - begin
+
+    def iterate(self, stage: str, items: Iterable[T]) -> Iterator[T]:
+        """Pass the items on; the time that each takes to come is added to ``stage``."""
+        source = iter(items)
+        while True:
+            try:
+                with self(stage):
+                    item = next(source)
+            except StopIteration:
+                return
+            yield item
+
+    def seconds(self) -> dict[str, float]:
+        """The stages and the total so far, rounded for a file."""
+        stages = {**self.stages, "total": time.perf_counter() - self.start}
+        return {name: round(value, 6) for name, value in stages.items()}
