@@ -160,7 +160,8 @@ def _matrix(plain: PlainMap) -> Matrix:
     places = range(math.prod(plain.in_shape))
     if plain.kind == "dense":
         wide, outputs = len(places), range(math.prod(plain.out_shape))
-        return Matrix(exponent, [entries[i * wide : (i + 1) * wide] for i in outputs], [[(0, i)] for i in outputs], places)
+        runs = [entries[i * wide : (i + 1) * wide] for i in outputs]
+        return Matrix(exponent, runs, [[(0, i)] for i in outputs], places)
     if plain.kind == "diagonal":
         return Matrix(exponent, [[n] for n in entries], [[(i, i)] for i in places], places)
     if plain.kind == "conv2d":

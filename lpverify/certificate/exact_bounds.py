@@ -1,0 +1,318 @@
+"""Bounds over a region in exact arithmetic: intervals forward, multipliers backward. Standard library only.
+
+A lower bound of a row w.h over a region, for any vectors v, one per ReLU (Wong & Kolter 2018, theorem 1):
+
+    constants + min over the region of w_0.x + sum over ReLU neurons of phi(w_i, v_i; l_i, u_i)
+    phi(a, n; l, u) = min over z in {l, u} and, if l < 0 < u, 0 of  a max(z, 0) - n z
+
+where w at a node is the sum of what its readers hand down: W^T w through an affine node, v through a ReLU.
+v is formed here, rounded as is convenient: its rounding loosens the bound and is never unsound. Bounds
+[l, u] of pre-activations come from the same rule layer by layer and are rounded outward. All else is exact.
+With semantics "float32" every affine node may err by E_i in unit i, and |w_i| E_i is taken off.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from operator import add, mul, sub
+from typing import NamedTuple
+
+from lpverify.certificate.claim import BallRegion, BoxRegion, decimal
+from lpverify.certificate.exact_linear import ExactNetwork, ExactNode, Scaled, integers, scaled, total
+from lpverify.certificate.proof import UNIT_SLOPE, Certificate, Lemma, Slopes
+
+ROW_BITS = 56  # a multiplier keeps the leading bits of its row's largest entry
+SLOPE_BITS = 48
+STORED_UNIT = 2**SLOPE_BITS // UNIT_SLOPE
+BOUND_BITS = 64  # a layer's bounds keep the leading bits of its largest one
+INPUT_BITS = 80
+FLOAT32_LIMIT = 2**127
+
+Row = tuple[dict[int, int], int]  # {unit: integer} without most zeros, and their common exponent
+Listed = Mapping[int, Mapping[int, int]]  # stored lower slopes by ReLU node and neuron
+
+
+@dataclass(frozen=True, eq=False)
+class Range:
+    """lower <= value <= upper for every unit of a node, as integers times 2**exponent."""
+
+    lower: list[int]
+    upper: list[int]
+    exponent: int
+
+
+@dataclass(frozen=True, eq=False)
+class Ball:
+    """The l2 or l1 ball that a row is minimised over besides its enclosing box."""
+
+    center: list[int]
+    exponent: int
+    eps: Fraction
+    norm: str
+
+
+class Neuron(NamedTuple):
+    """A ReLU neuron: bounds of its pre-activation in its layer's unit, slopes in units of 2**-SLOPE_BITS.
+
+    ``below`` is v/w where w > 0, ``above`` where w < 0.
+    """
+
+    lower: int
+    upper: int
+    below: int
+    above: int
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """What is known so far, node by node in order.
+
+    Attributes:
+        ranges: bounds of every node's value.
+        steep: for every affine node, whether CROWN's lower slope is 1 at each unit.
+        layers: for every ReLU node, its neurons and the exponent of their bounds.
+        errors: for every affine node, E_i of semantics "float32"; empty in "real".
+    """
+
+    network: ExactNetwork
+    rule: str
+    float32: bool
+    ball: Ball | None
+    ranges: list[Range] = field(default_factory=list)
+    steep: dict[int, list[bool]] = field(default_factory=dict)
+    layers: dict[int, tuple[list[Neuron], int]] = field(default_factory=dict)
+    errors: dict[int, Scaled] = field(default_factory=dict)
+
+
+class NoBoundError(Exception):
+    """No bound can be had: the region is empty, or float32 evaluation may overflow."""
+
+
+def root_state(network: ExactNetwork, certificate: Certificate) -> State:
+    """Bounds of every node over the region by the certificate's rule and lemmas; raises NoBoundError."""
+    region = certificate.claim.region
+    ball = None
+    if isinstance(region, BallRegion) and region.norm != "inf":
+        ball = Ball(*integers(region.center.values()), decimal(region.eps), region.norm)
+    state = State(network, certificate.rule, certificate.semantics == "float32", ball)
+    if state.float32 and not network.single:
+        raise NoBoundError("semantics float32: the network has parameters that are not float32")
+    feeds_relu = {node.inputs[0] for node in network.nodes if node.kind == "relu"}
+    for index, node in enumerate(network.nodes):
+        if node.kind == "input":
+            state.ranges.append(_input_range(region_ends(region)))
+        elif node.kind == "affine":
+            interval = _interval(state, index, node)
+            from_box = ball is None and node.inputs in ((), (0,))
+            refine = index in feeds_relu and state.rule != "interval" and not from_box
+            state.ranges.append(_refined(state, index, interval) if refine else interval)
+            state.steep.setdefault(index, _steep(interval))
+        else:
+            _relu(state, index, node, [lemma for lemma in certificate.lemmas if lemma.node == index])
+    return state
+
+
+def _input_range(ends: list[tuple[Fraction, Fraction]]) -> Range:
+    """The enclosing box, rounded outward to INPUT_BITS bits of its largest end."""
+    for index, (low, high) in enumerate(ends):
+        if not low <= high:
+            raise NoBoundError(f"input {index}: the region is empty: clip leaves nothing of the ball")
+    sizes = [f.numerator.bit_length() - f.denominator.bit_length() for pair in ends for f in pair if f]
+    exponent = max(sizes, default=0) + 1 - INPUT_BITS
+    step = scaled(1, -exponent)
+    return Range([math.floor(low * step) for low, _ in ends], [math.ceil(high * step) for _, high in ends], exponent)
+
+
+def _interval(state: State, index: int, node: ExactNode) -> Range:
+    """Interval arithmetic through an affine node, rounded outward; notes E_i if float32 is meant."""
+    middle: list[Scaled] = [(node.bias, node.exponent)]
+    radius: list[Scaled] = [([0] * node.size, 0)]
+    for source, matrix in zip(node.inputs, node.maps, strict=True):
+        known = state.ranges[source]
+        exponent = known.exponent + matrix.exponent - 1
+        middle.append((matrix.apply(list(map(add, known.lower, known.upper))), exponent))
+        radius.append((matrix.apply(list(map(sub, known.upper, known.lower)), magnitude=True), exponent))
+    if state.float32:
+        state.errors[index] = _rounding_error(state, index, node)
+        radius.append(state.errors[index])
+    away, exponent = total(radius)
+    (lower, unit), (upper, _) = total([*middle, ([-r for r in away], exponent)]), total([*middle, (away, exponent)])
+    drop = max(0, max(map(abs, lower + upper), default=0).bit_length() - BOUND_BITS)
+    return Range([low >> drop for low in lower], [-(-high >> drop) for high in upper], unit + drop)
+
+
+def _rounding_error(state: State, index: int, node: ExactNode) -> Scaled:
+    """E_i = gamma_(n+1) (|W| H + |b|)_i + (n + 1) 2^-149 for sums of n products and a bias in any order."""
+    sizes: list[Scaled] = [([abs(n) for n in node.bias], node.exponent)]
+    for source, matrix in zip(node.inputs, node.maps, strict=True):
+        known = state.ranges[source]
+        largest = [max(-low, high, 0) for low, high in zip(known.lower, known.upper, strict=True)]
+        sizes.append((matrix.apply(largest, magnitude=True), known.exponent + matrix.exponent))
+    whole, unit = total([*sizes, ([0] * node.size, -149)])
+    count = 1 + sum(matrix.terms for matrix in node.maps)
+    if count >= 2**24:
+        raise NoBoundError(f"node {index}: sums of {count} terms are too long for a float32 bound")
+    errors = [-(-n * count // (2**24 - count)) + (count << -149 - unit) for n in whole]
+    if any(n + e >= FLOAT32_LIMIT << -unit for n, e in zip(whole, errors, strict=True)):
+        raise NoBoundError(f"node {index}: float32 evaluation may overflow")
+    return errors, unit
+
+
+def _refined(state: State, index: int, interval: Range) -> Range:
+    """The interval's bounds with those of the backward pass at every neuron that it leaves unstable."""
+    step = scaled(1, -interval.exponent)
+    raw = Range(list(interval.lower), list(interval.upper), interval.exponent)
+    for unit, (low, high) in enumerate(zip(interval.lower, interval.upper, strict=True)):
+        if low < 0 < high:
+            raw.lower[unit] = math.floor(lower_bound(state, index, ({unit: 1}, 0), {}) * step)
+            raw.upper[unit] = -math.floor(lower_bound(state, index, ({unit: -1}, 0), {}) * step)
+    state.steep[index] = _steep(raw)
+    if state.rule == "dual":
+        return raw
+    lower, upper = list(map(max, raw.lower, interval.lower)), list(map(min, raw.upper, interval.upper))
+    return Range(lower, upper, interval.exponent)
+
+
+def _steep(known: Range) -> list[bool]:
+    """CROWN's choice: the lower slope is 1 where that leaves the smaller triangle."""
+    return [high >= -low for low, high in zip(known.lower, known.upper, strict=True)]
+
+
+def _relu(state: State, index: int, node: ExactNode, lemmas: Sequence[Lemma]) -> None:
+    """The neurons of a ReLU, their bounds tightened by the lemmas about it; and its range."""
+    source = node.inputs[0]
+    known = state.ranges[source]
+    lower, upper, step = list(known.lower), list(known.upper), scaled(1, -known.exponent)
+    for lemma in lemmas:
+        units, sides = lemma.neurons.values(), lemma.sides.values()
+        for unit, side, own in zip(units, sides, listed_slopes(lemma.slopes, len(units)), strict=True):
+            proved = math.floor(lower_bound(state, source, ({unit: -1 if side else 1}, 0), own) * step)
+            if side:
+                upper[unit] = min(upper[unit], -proved)
+            else:
+                lower[unit] = max(lower[unit], proved)
+    steep = state.steep.get(source, _steep(known))
+    neurons = [_neuron(state.rule, *each) for each in zip(lower, upper, steep, strict=True)]
+    state.layers[index] = neurons, known.exponent
+    below = [max(low, 0) for low in lower]
+    if state.rule == "dual":  # as published: the range of the dual's own relaxation, relu(z) >= s z
+        below = [n.lower * n.above >> SLOPE_BITS if n.lower < 0 < n.upper else max(n.lower, 0) for n in neurons]
+    state.ranges.append(Range(below, [max(high, 0) for high in upper], known.exponent))
+
+
+def _neuron(rule: str, low: int, high: int, steep: bool) -> Neuron:
+    one = 1 << SLOPE_BITS
+    if rule == "interval" or (high <= 0 and low < 0):
+        return Neuron(low, high, 0, 0)
+    if low >= 0:
+        return Neuron(low, high, one, one)
+    slope = high * one // (high - low)
+    return Neuron(low, high, one * steep if rule == "crown" else slope, slope)
+
+
+def lower_bound(state: State, index: int, row: Row, own: Listed) -> Fraction:
+    """A lower bound of the row's inner product with the value of node ``index``: one backward pass.
+
+    ``own`` gives the row's stored lower slopes, in units of 1 / UNIT_SLOPE, at neurons that are unstable here.
+    """
+    bound, pending = Fraction(0), {index: row}
+    while pending:
+        at = max(pending)
+        entries, exponent = pending.pop(at)
+        node = state.network.nodes[at]
+        if node.kind == "input":
+            bound += _minimum(state, entries, exponent)
+        elif node.kind == "relu":
+            (entries, exponent), gain = _absorb(*state.layers[at], entries, exponent, own.get(at, {}))
+            bound += gain
+            _add(pending, node.inputs[0], entries, exponent)
+        else:
+            bound += scaled(sum(n * node.bias[unit] for unit, n in entries.items()), exponent + node.exponent)
+            if state.float32:
+                errors, unit_exponent = state.errors[at]
+                loss = sum(abs(n) * errors[unit] for unit, n in entries.items())
+                bound -= scaled(loss, exponent + unit_exponent)
+            for source, matrix in zip(node.inputs, node.maps, strict=True):
+                _add(pending, source, matrix.transpose(entries), exponent + matrix.exponent)
+    return bound
+
+
+def _add(pending: dict[int, Row], index: int, entries: dict[int, int], exponent: int) -> None:
+    """Add a row to what waits at node ``index``."""
+    if index not in pending:
+        pending[index] = entries, exponent
+        return
+    other, unit = pending[index]
+    least = min(exponent, unit)
+    joint = {u: n << (unit - least) for u, n in other.items()}
+    for u, n in entries.items():
+        joint[u] = joint.get(u, 0) + (n << (exponent - least))
+    pending[index] = joint, least
+
+
+def _absorb(
+    neurons: list[Neuron], unit: int, entries: dict[int, int], exponent: int, own: Mapping[int, int]
+) -> tuple[Row, Fraction]:
+    """Form v from w at a ReLU; returns v and the sum of phi(w_i, v_i; l_i, u_i)."""
+    drop = max(0, max(map(abs, entries.values()), default=0).bit_length() - ROW_BITS)
+    row, gain = {}, 0
+    for i, a in entries.items():
+        low, high, below, above = neurons[i]
+        if high <= 0 and not below:
+            continue  # inactive: v = 0, and phi(w, 0; l, u) = 0
+        slope = below if a > 0 else above
+        if a > 0 and low < 0 < high and i in own:
+            slope = own[i] * STORED_UNIT
+        v = a * slope >> SLOPE_BITS + drop
+        n = v << drop
+        if low < 0 < high:
+            gain += min(-n * low, (a - n) * high, 0)
+        elif low >= 0:
+            gain += min((a - n) * low, (a - n) * high)
+        else:
+            gain += min(-n * low, -n * high)
+        if v:
+            row[i] = v
+    return (row, exponent + drop), scaled(gain, exponent + unit)
+
+
+def _minimum(state: State, entries: dict[int, int], exponent: int) -> Fraction:
+    """A lower bound of the row over the region: the box's minimum, and the ball's where that is better."""
+    box = state.ranges[0]
+    least = sum(n * (box.lower[i] if n > 0 else box.upper[i]) for i, n in entries.items())
+    over_box = scaled(least, exponent + box.exponent)
+    if state.ball is None:
+        return over_box
+    ball = state.ball
+    middle = scaled(sum(n * ball.center[i] for i, n in entries.items()), exponent + ball.exponent)
+    if ball.norm == "1":
+        norm = scaled(max(map(abs, entries.values()), default=0), exponent)
+    else:
+        square = sum(map(mul, entries.values(), entries.values())) << 128
+        root = math.isqrt(square)
+        norm = scaled(root + (root * root < square), exponent - 64)
+    return max(over_box, middle - ball.eps * norm)  # w.x >= w.center - eps |w| in the dual norm
+
+
+def region_ends(region: BallRegion | BoxRegion) -> list[tuple[Fraction, Fraction]]:
+    """The exact ends of every input over the region's enclosing box."""
+    if isinstance(region, BoxRegion):
+        return [(Fraction(a), Fraction(b)) for a, b in zip(region.lower.values(), region.upper.values(), strict=True)]
+    eps, center = decimal(region.eps), [Fraction(c) for c in region.center.values()]
+    if region.clip is None:
+        return [(c - eps, c + eps) for c in center]
+    low, high = map(decimal, region.clip)
+    return [(max(c - eps, low), min(c + eps, high)) for c in center]
+
+
+def listed_slopes(slopes: Sequence[Slopes], rows: int) -> Sequence[Listed]:
+    """For each of the rows, its stored lower slopes."""
+    listed: list[dict[int, dict[int, int]]] = [{} for _ in range(rows)]
+    for entry in slopes:
+        neurons, values = entry.neurons.values(), entry.values.values()
+        for r, row in enumerate(listed):
+            row[entry.node] = dict(zip(neurons, values[r * len(neurons) : (r + 1) * len(neurons)], strict=True))
+    return listed
