@@ -1,9 +1,10 @@
 """The architectures of the papers, by name.
 
 ``build(name)`` gives an untrained torch module, ``input_shape(name)`` the shape of one input. Besides the names
-of ARCHITECTURES there are families with numbers in the name: ``wide-4``, ``deep-2``, ``wide-4-cifar``, ``fc-784-100-10``, and any
-chain of convolutions and fully connected layers as ``cnn(3x32x32; conv 16 4 2 0; conv 32 4 2 0; fc 100; fc 10)``,
-where ``conv`` is followed by channels, kernel size, stride and padding.
+of ARCHITECTURES there are families with numbers in the name: ``wide-4``, ``deep-2``, ``wide-4-cifar``,
+``fc-784-100-10``, and any chain of convolutions and fully connected layers, written as
+``cnn(3x32x32; conv 16 4 2 0; conv 32 4 2 0; fc 100; fc 10)``, where ``conv`` is followed by channels, kernel
+size, stride and padding.
 
 Sources: Wong & Kolter 2018 (small, har, toy2d), Wong et al. 2018, "Scaling provable adversarial defenses"
 (large, resnet, wide-K, deep-K). State dictionaries of the authors' checkpoints fit without renaming.
@@ -11,6 +12,7 @@ Sources: Wong & Kolter 2018 (small, har, toy2d), Wong et al. 2018, "Scaling prov
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Callable
@@ -104,7 +106,7 @@ def resnet() -> nn.Sequential:
 
 def fully_connected(sizes: list[int]) -> nn.Sequential:
     """Flatten, then linear layers of the given sizes (the first is the input's) with ReLUs between."""
-    layers = [m for a, b in zip(sizes, sizes[1:], strict=False) for m in (nn.Linear(a, b), nn.ReLU())]
+    layers = [m for a, b in itertools.pairwise(sizes) for m in (nn.Linear(a, b), nn.ReLU())]
     return nn.Sequential(nn.Flatten(), *layers[:-1])
 
 
@@ -148,8 +150,8 @@ def _find(name: str) -> tuple[Callable[[], nn.Module], Shape]:
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
     if match := re.fullmatch(r"(wide|deep)-([1-9]\d{0,2})(-cifar)?", name):
-        family, k, shape = wide if match[1] == "wide" else deep, int(match[2]), CIFAR if match[3] else MNIST
-        return lambda: family(k, shape), shape
+        family, k, image = wide if match[1] == "wide" else deep, int(match[2]), CIFAR if match[3] else MNIST
+        return lambda: family(k, image), image
     if re.fullmatch(r"fc(-[1-9]\d{0,6}){2,}", name):
         sizes = [int(n) for n in name.split("-")[1:]]
         return lambda: fully_connected(sizes), (sizes[0],)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -162,12 +163,8 @@ class Builder:
 
     def scale_shift(self, value: Value, scale: Tensor | None, shift: Tensor | None, name: str) -> Value:
         """value * scale + shift, both broadcast against the value."""
-        shapes = [t.shape for t in (scale, shift) if t is not None]
-        try:
-            shape = tuple(torch.broadcast_shapes(value.shape, *shapes))
-        except RuntimeError:
-            raise ModelError(f"{name}: shapes {value.shape} and {[tuple(s) for s in shapes]} do not match") from None
-        value = self.expand(value, shape, name)
+        shapes = [tuple(t.shape) for t in (scale, shift) if t is not None]
+        value = self.expand(value, _broadcast([value.shape, *shapes], name), name)
         inverse = None if value.order is None else torch.argsort(value.order)
         linear = Gather(self._shape(value.item), value.shape)
         if scale is not None:
@@ -185,10 +182,7 @@ class Builder:
 
     def add(self, values: Sequence[Value], factors: Sequence[float], name: str) -> Value:
         """The sum of factor * value, broadcast to one shape."""
-        try:
-            shape = tuple(torch.broadcast_shapes(*(v.shape for v in values)))
-        except RuntimeError:
-            raise ModelError(f"{name}: shapes {[v.shape for v in values]} do not match") from None
+        shape = _broadcast([v.shape for v in values], name)
         values = [self.expand(v, shape, name) for v in values]
         first = values[0]
         kept = self._shape(first.item)
@@ -229,8 +223,8 @@ class Builder:
         if numbers[1] is not None and bool((numbers[1] == 0).any()):
             raise UsageError("std: must not be 0")
         if numbers[0] is not None:
-            value = self.scale_shift(value, None, -numbers[0], "normalisation")
-        return value if numbers[1] is None else self.scale_shift(value, 1 / numbers[1], None, "normalisation")
+            value = self.scale_shift(value, None, -numbers[0], "mean")
+        return value if numbers[1] is None else self.scale_shift(value, 1 / numbers[1], None, "std")
 
     # Piecewise-linear operations ------------------------------------------------------------------------------
 
@@ -257,7 +251,8 @@ class Builder:
         """slope * x + (1 - slope) * relu(x), the slope broadcast against the value."""
         slope = self.const(slope)
         rest = 1 - slope
-        if not all(Fraction(a) + Fraction(b) == 1 for a, b in zip(slope.flatten().tolist(), rest.flatten().tolist(), strict=True)):
+        pairs = zip(slope.flatten().tolist(), rest.flatten().tolist(), strict=True)
+        if not all(Fraction(a) + Fraction(b) == 1 for a, b in pairs):
             self.note(f"{name}: 1 - slope is rounded to {str(self.dtype).removeprefix('torch.')}")
         below = self.scale_shift(value, slope, None, name)
         above = self.scale_shift(self.relu(value), rest, None, name)
@@ -312,6 +307,13 @@ class Builder:
         """For each entry of ``shape``, the flat position of the entry of ``tensor`` that broadcasts to it."""
         flat = torch.arange(tensor.numel(), device=self.device).reshape(tensor.shape)
         return flat.expand(shape).flatten()
+
+
+def _broadcast(shapes: list[Shape], name: str) -> Shape:
+    try:
+        return tuple(np.broadcast_shapes(*shapes))
+    except ValueError:
+        raise ModelError(f"{name}: shapes {', '.join(map(str, shapes))} do not match") from None
 
 
 def _per_channel(numbers: PerChannel, shape: Shape, name: str) -> Tensor:

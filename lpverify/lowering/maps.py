@@ -153,7 +153,7 @@ def _grows(outer: AbstractLinearMap, inner: AbstractLinearMap) -> bool:
 
 def _gathers(outer: Gather, inner: Gather) -> Composed:
     rows = outer.out_size
-    device = next((t.device for t in (outer.source, inner.source, outer.which, inner.which) if t is not None))
+    device = next(t.device for t in (outer.source, inner.source, outer.which, inner.which) if t is not None)
     middle = torch.arange(rows, device=device) if outer.source is None else outer.source
     source: Tensor | None = middle
     if inner.source is not None:
@@ -173,10 +173,8 @@ def _gathers(outer: Gather, inner: Gather) -> Composed:
 
 
 def _sum_of_gathers(first: Gather, second: Gather, like: Tensor) -> Composed | None:
-    sources = (first.source, second.source)
-    if (sources[0] is None) != (sources[1] is None):
-        return None
-    if sources[0] is not None and sources[1] is not None and not torch.equal(*sources):
+    a, b = first.source, second.source
+    if (a is None) != (b is None) or (a is not None and b is not None and not torch.equal(a, b)):
         return None
     weights, whiches = [], []
     for part in (first, second):

@@ -12,14 +12,15 @@ import torch
 from torch import nn
 
 from lpverify.errors import ModelError, UnsupportedLayerError
+from lpverify.lowering import torch_ops, torch_shapes
 from lpverify.lowering.builder import Builder, PerChannel, Value
-from lpverify.lowering.torch_ops import BATCH, OPERATORS, Context, constant
+from lpverify.lowering.torch_table import BATCH, Context, constant
 from lpverify.network import Network, Shape
 
+OPERATORS = {**torch_ops.OPERATORS, **torch_shapes.OPERATORS}
 
-def lower_module(
-    module: nn.Module, input_shape: tuple[int, ...], *, dtype: torch.dtype | None = None
-) -> Network:
+
+def lower_module(module: nn.Module, input_shape: tuple[int, ...], *, dtype: torch.dtype | None = None) -> Network:
     """The network that ``module`` computes in eval mode, sharing its parameters.
 
     Gradients flow from the network to the module's weights. Tensors derived from a weight (a folded
@@ -126,7 +127,7 @@ def _call(context: Context, node: Any, values: dict[str, Any]) -> Any:
         return lower(context, name, *args, **kwargs)
     except TypeError as error:
         detail = str(error).split("() ")[-1]
-        raise UnsupportedLayerError(f"operator {operator} at node {name!r}: argument not supported ({detail})") from None
+        raise UnsupportedLayerError(f"operator {operator} at node {name!r}: argument refused ({detail})") from None
 
 
 def _leaves(tree: Any) -> Iterator[Any]:

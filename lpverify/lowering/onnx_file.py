@@ -12,14 +12,16 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from lpverify.errors import ModelError, UnsupportedLayerError, UsageError
+from lpverify.lowering import onnx_ops, onnx_shapes
 from lpverify.lowering.builder import Builder, PerChannel, Value
-from lpverify.lowering.onnx_ops import OPERATORS, Array, Context
+from lpverify.lowering.onnx_table import Array, Context
 from lpverify.network import Network, Shape
 
+OPERATORS = {**onnx_ops.OPERATORS, **onnx_shapes.OPERATORS}
 # Before version 7, Add and its kin broadcast by attributes of their own.
 OLDEST_OPSET = 7
 # Operators that only move constants about (a shape being computed, say) are evaluated.
-MOVES = frozenset("Identity Reshape Transpose Squeeze Unsqueeze Concat Slice Gather Cast Flatten Shape".split())
+MOVES = {"Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Concat", "Slice", "Gather", "Cast", "Flatten"}
 FLOATS = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}
 
 
@@ -89,7 +91,7 @@ def _opset(model: onnx.ModelProto) -> int:
     versions = {entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")}
     if len(versions) != 1:
         raise ModelError(f"imports the operator set in versions {sorted(versions)}, expected exactly one")
-    (version,) = versions
+    version = int(versions.pop())
     newest = onnx.defs.onnx_opset_version()
     if not OLDEST_OPSET <= version <= newest:
         raise UnsupportedLayerError(f"operator set {version} is not supported (known are {OLDEST_OPSET} to {newest})")
@@ -108,7 +110,8 @@ def _array(tensor: onnx.TensorProto, where: str = "initialiser") -> Array:
         array = np.asarray(numpy_helper.to_array(tensor))
     # The helper raises what numpy raises: ValueError, TypeError, KeyError for an unknown type.
     except Exception as error:
-        raise ModelError(f"{label}: its data does not fit its shape {list(tensor.dims)} ({type(error).__name__})") from None
+        kind = type(error).__name__
+        raise ModelError(f"{label}: its data does not fit its shape {list(tensor.dims)} ({kind})") from None
     if tensor.data_type in FLOATS:
         wide = array.astype(np.float64)
         if tensor.data_type != onnx.TensorProto.DOUBLE:
@@ -139,7 +142,7 @@ def _input_shape(source: onnx.ValueInfoProto, wanted: Shape | None) -> tuple[Sha
             raise ModelError(f"input {source.name!r} has no shape; give input_shape (--input-shape)")
         return (1, *wanted), []
     declared = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in tensor.shape.dim]
-    notes = []
+    notes: list[str] = []
     if wanted is not None:
         full = wanted if len(wanted) == len(declared) else (1, *wanted)
         if len(full) != len(declared) or any(d not in (None, n) for d, n in zip(declared, full, strict=True)):
@@ -223,11 +226,11 @@ def _evaluate(context: Context, node: onnx.NodeProto, operands: list[Any], label
     graph = helper.make_graph([node], "constant", inputs, [onnx.ValueInfoProto(name=node.output[0])])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", context.opset)])
     try:
-        result = ReferenceEvaluator(model).run(None, feeds)[0]
+        outputs: Any = ReferenceEvaluator(model).run(None, feeds)
+        array = np.asarray(outputs[0])
     # The reference implementation raises many classes; the node's constants do not fit it.
     except Exception as error:
         raise ModelError(f"{label}: cannot be evaluated on its constants ({type(error).__name__})") from None
-    array = np.asarray(result)
     if math.prod(array.shape) > 2**28:
         raise ModelError(f"{label}: its constant result is too large")
     return array
