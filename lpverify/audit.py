@@ -194,7 +194,7 @@ def _lines(path: Path) -> Iterator[Line]:
         record = _parse(text, where)
         index, verdict = record.get("index"), record.get("verdict", "unknown")
         if type(index) is not int or index in seen or verdict not in ("verified", "falsified", "unknown"):
-            raise CertificateError(f"{where}: index {index!r} or verdict {verdict!r} is unknown, or the index comes twice")
+            raise CertificateError(f"{where}: index {index!r} or verdict {verdict!r} is none, or the index comes twice")
         seen.add(index)
         yield Line(where, record)
 

@@ -101,10 +101,9 @@ def caption(options: dict[str, Any]) -> str:
     )
 
 
-def setting_line(settings: Any, mean: Any, std: Any) -> str:
-    """``caption`` for settings that no summary holds yet."""
-    clip = list(settings.clip) if settings.clip is not None else None
-    return caption({**vars(settings), "clip": clip, "mean": mean, "std": std})
+def setting_line(settings: Any, mean: Any, std: Any, method: str) -> str:
+    """``caption`` for settings that no summary holds."""
+    return caption({**vars(settings), "mean": mean, "std": std, "method": method})
 
 
 def percent(count: int, total: int) -> str:
@@ -113,14 +112,16 @@ def percent(count: int, total: int) -> str:
 
 
 def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], note: str = "") -> None:
-    """Print a plain table on standard output, numbers to the right."""
-    table = Table(title=title, title_justify="left", title_style="bold", caption=note or None, caption_justify="left",
-                  caption_style="")  # fmt: skip
+    """Print a plain table on standard output, numbers to the right, and a note below."""
+    table = Table(title=title, title_justify="left", title_style="bold")
     for column in columns:
         table.add_column(column, justify="right")
     for row in rows:
         table.add_row(*row)
-    _console(None).print(table)
+    console = _console(None)
+    console.print(table)
+    if note:
+        console.print(note, highlight=False, markup=False)
 
 
 def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:

@@ -34,7 +34,8 @@ def bounds(model: Path, out: Path | None, methods: tuple[str, ...], **given: Any
     job = load_job(model, given)
     table = bound_table(job.network, job.x, job.y, settings, list(methods))
     header, rows = least_rows(job.indices, job.y, table)
-    print_table("least margin of each example", header, rows, setting_line(settings, given["mean"], given["std"]))
+    note = setting_line(settings, given["mean"], given["std"], ", ".join(methods))
+    print_table("least margin of each example", header, rows, note)
     if out is not None:
         write_csv(out, *margin_rows(job.indices, job.y, table))
         click.echo(f"all margins: {out}")

@@ -1,0 +1,94 @@
+"""Counts of a run and the closing table, as text at 80 columns."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import numpy as np
+import pytest
+
+from lpverify.result import Counterexample, Result, Verdict
+from lpverify.summary import Stopwatch, Tally, quartiles, summary
+from lpverify.table import caption, percent, print_summary
+
+OPTIONS = {
+    "eps": "0.1", "norm": "inf", "clip": ["0", "1"], "mean": None, "std": None, "semantics": "real", "method": "auto",
+}  # fmt: skip
+
+
+def result(verdict: Verdict, method: str, reason: str = "", point: Counterexample | None = None) -> Result:
+    return Result(0, verdict, reason, method, "real", np.zeros(2), 0.25, 1, 1, point)
+
+
+def tally() -> Tally:
+    found = Tally()
+    for _ in range(4):
+        found.add(result(Verdict.VERIFIED, "crown"))
+    clean = Counterexample(np.zeros(1), 0, -1.0, -1.0, misclassified=True)
+    found.add(result(Verdict.FALSIFIED, "clean", "misclassified", clean))
+    found.add(result(Verdict.FALSIFIED, "pgd", "", Counterexample(np.zeros(1), 0, -1e-9, 1e-9)))
+    found.add(result(Verdict.UNKNOWN, "alpha", "uncertified"))
+    found.add(result(Verdict.UNKNOWN, "alpha", "uncertified"))
+    return found
+
+
+def test_summary_counts_and_shares() -> None:
+    got = summary(tally(), options=OPTIONS)
+    assert (got["examples"], got["verified"], got["falsified"], got["unknown"]) == (8, 4, 2, 2)
+    assert (got["misclassified"], got["float32_disagrees"]) == (1, 1)
+    assert (got["clean_error"], got["robust_error_lower"], got["robust_error_upper"]) == (0.125, 0.25, 0.5)
+    assert got["methods"]["alpha"] == {"verified": 0, "falsified": 0, "unknown": 2, "seconds": 0.5}
+    assert got["unknown_reasons"] == {"uncertified": 2} and got["options"] is OPTIONS
+
+
+def test_no_result_at_all_is_summarised() -> None:
+    got = summary(Tally(), options=OPTIONS, seconds={"total": 0.0})
+    assert (got["examples"], got["clean_error"], got["robust_error_upper"]) == (0, 0.0, 0.0)
+    print_summary(got, stream := io.StringIO())
+    assert "0 examples" in stream.getvalue()
+
+
+def test_the_table_says_it_all_within_80_columns() -> None:
+    stream = io.StringIO()
+    print_summary(summary(tally(), options=OPTIONS, seconds={"load": 1.0, "total": 3.5}), stream)
+    text = stream.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    cells = [[c.strip() for c in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
+    assert [row[:3] for row in cells[:3]] == [
+        ["verified", "4", "50.00 %"], ["falsified", "2", "25.00 %"], ["unknown", "2", "25.00 %"]
+    ]  # fmt: skip
+    assert [row[:2] for row in cells[3:6]] == [
+        ["clean error", "12.50 %"], ["robust error, at least", "25.00 %"], ["robust error, at most", "50.00 %"]
+    ]  # fmt: skip
+    assert ["crown", "4", "0", "0", "1.00", "250.0"] in cells[6:]
+    flat = " ".join(text.split())
+    assert "eps 0.1 in raw input units, norm inf, clip 0 to 1; normalisation: as the model file has it" in flat
+    assert "semantics real; method auto" in flat and "load 1.00, total 3.50" in flat
+    assert "unknown because: uncertified (2)" in flat
+    assert "counterexamples that the float32 forward pass does not show: 1" in flat
+
+
+def test_caption_tells_clip_and_normalisation_apart() -> None:
+    given = caption({**OPTIONS, "clip": None, "mean": [0.1307], "std": None})
+    assert "no clip" in given and "mean 0.1307, std 1" in given
+
+
+@pytest.mark.parametrize(("count", "total", "text"), [(582, 10000, "5.82 %"), (0, 0, "-"), (1, 3, "33.33 %")])
+def test_percent(count: int, total: int, text: str) -> None:
+    assert percent(count, total) == text
+
+
+def test_quartiles() -> None:
+    assert list(quartiles([3.0, 1.0, 2.0, 5.0, 4.0]).values()) == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert set(quartiles([2.0]).values()) == {2.0} and set(quartiles([]).values()) == {None}
+
+
+def test_stopwatch_times_blocks_and_iterators() -> None:
+    watch = Stopwatch()
+    with watch("load"):
+        pass
+    assert list(watch.iterate("verify", [1, 2])) == [1, 2]
+    seconds = watch.seconds()
+    assert list(seconds) == ["load", "verify", "total"]
+    assert all(math.isfinite(s) and 0 <= s <= seconds["total"] for s in seconds.values())
