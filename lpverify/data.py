@@ -1,17 +1,9 @@
-"""Data sets by name or from FILE.npz: Examples, selection by index, and the checks before anything is proved.
-
-Pixels of the named image sets are in [0, 1]: k / 255 (digits: k / 16), both as float32. Images are
-(channel, height, width). Splits are fixed: MNIST, Fashion-MNIST, CIFAR-10, SVHN and HAR have their own;
-digits, which has none, takes the first 1397 of scikit-learn's 1797 images as train and the last 400 as test.
-"""
+"""Examples from a data set's name or FILE.npz: selection by index, and the checks before anything is proved."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import math
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lpverify.arrayfile import read_idx, read_npz, require_file
+from lpverify.arrayfile import read_npz
+from lpverify.datasets import DATASETS
 from lpverify.errors import DataError, ShapeError, UsageError
 
 Array = NDArray[Any]
 SPLITS = ("train", "test")
-DIGITS_TRAIN = 1397
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,101 +208,3 @@ def _digest(x: Array, y: NDArray[np.int64] | None) -> str:
             total.update(f"{array.dtype.str}{array.shape}".encode())
             total.update(np.ascontiguousarray(array).data)
     return total.hexdigest()
-
-
-Loaded = tuple[Array, Array, int]
-
-
-def _unit(pixels: Array, largest: int) -> NDArray[np.float32]:
-    """Integers 0..largest as float32 quotients."""
-    return np.asarray(pixels.astype(np.float32) / np.float32(largest))
-
-
-def _digits(data_dir: Path | None, split: str) -> Loaded:
-    from sklearn.datasets import load_digits
-
-    bundled = load_digits()
-    part = slice(None, DIGITS_TRAIN) if split == "train" else slice(DIGITS_TRAIN, None)
-    return _unit(bundled.images[part].reshape(-1, 1, 8, 8), 16), bundled.target[part].astype(np.int64), 10
-
-
-def _idx_pair(openml: str, folders: tuple[str, ...]) -> Callable[[Path | None, str], Loaded]:
-    def load(data_dir: Path | None, split: str) -> Loaded:
-        if data_dir is None:
-            return _openml(openml, 60000, (1, 28, 28), split)
-        prefix = "train" if split == "train" else "t10k"
-        images = read_idx(_find(data_dir, folders, f"{prefix}-images-idx3-ubyte"), 3)
-        labels = read_idx(_find(data_dir, folders, f"{prefix}-labels-idx1-ubyte"), 1)
-        return _unit(images[:, None], 255), labels, 10
-
-    return load
-
-
-def _cifar10(data_dir: Path | None, split: str) -> Loaded:
-    if data_dir is None:
-        return _openml("CIFAR_10", 50000, (3, 32, 32), split)
-    names = [f"data_batch_{k}.bin" for k in range(1, 6)] if split == "train" else ["test_batch.bin"]
-    files = [_find(data_dir, ("cifar-10-batches-bin", "cifar10"), name) for name in names]
-    for path in files:
-        if require_file(path) != 10000 * 3073:
-            raise DataError(f"{path}: not a CIFAR-10 binary batch of 10000 images (30730000 bytes)")
-    rows = np.concatenate([np.fromfile(path, dtype=np.uint8).reshape(-1, 3073) for path in files])
-    return _unit(rows[:, 1:].reshape(-1, 3, 32, 32), 255), rows[:, 0], 10
-
-
-def _svhn(data_dir: Path | None, split: str) -> Loaded:
-    if data_dir is not None:
-        raise DataError("svhn: its .mat files are not read; leave --data-dir out for OpenML, or convert to FILE.npz")
-    x, y, _ = _openml("SVHN", 73257, (3, 32, 32), split)
-    return x, y % 10, 10  # the digit 0 is stored as class 10
-
-
-def _har(data_dir: Path | None, split: str) -> Loaded:
-    if data_dir is None:
-        return _openml("har", 7352, (561,), split, pixels=False)
-    folders = (split, f"UCI HAR Dataset/{split}")
-    files = [_find(data_dir, folders, f"{kind}_{split}.txt") for kind in "Xy"]
-    try:
-        x, y = (np.loadtxt(path, dtype=kind) for path, kind in zip(files, (np.float64, np.int64), strict=True))
-    except (ValueError, OSError) as error:
-        text = " ".join(str(error).split())[:100]
-        raise DataError(f"{files[0].parent}: not the text files of HAR ({text})") from None
-    return x.astype(np.float32), y - 1, 6
-
-
-def _find(data_dir: Path, folders: tuple[str, ...], name: str) -> Path:
-    """The file, plain or .gz, in the data folder or one of the usual folders below it."""
-    for folder in ("", *folders):
-        for ending in ("", ".gz"):
-            path = Path(data_dir, folder, name + ending)
-            if path.exists():
-                return path
-    raise DataError(f"{data_dir}: holds no {name} or {name}.gz; give the folder of the data set's files as --data-dir")
-
-
-def _openml(name: str, train: int, shape: tuple[int, ...], split: str, *, pixels: bool = True) -> Loaded:
-    """A data set of OpenML, version 1: the first ``train`` rows are the train split, the others the test split."""
-    from sklearn.datasets import fetch_openml
-
-    parser = "auto" if importlib.util.find_spec("pandas") else "liac-arff"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # each retry warns; the error below says it once
-            bunch = fetch_openml(name, version=1, as_frame=False, parser=parser)
-    except Exception as error:  # urllib, http, socket, hashing and parsing errors alike: the data are not to be had
-        text = " ".join(str(error).split())[:100] or type(error).__name__
-        raise DataError(f"OpenML {name}: cannot be fetched ({text}); give local files with --data-dir") from None
-    part = slice(None, train) if split == "train" else slice(train, None)
-    x = np.asarray(bunch.data[part], dtype=np.float32).reshape(-1, *shape)
-    y = np.asarray(bunch.target[part]).astype(np.int64)
-    return (_unit(x, 255), y, 10) if pixels else (x, y - 1, 6)
-
-
-DATASETS: dict[str, Callable[[Path | None, str], Loaded]] = {
-    "mnist": _idx_pair("mnist_784", ("mnist", "MNIST/raw")),
-    "fashion-mnist": _idx_pair("Fashion-MNIST", ("fashion_mnist", "fashion-mnist", "FashionMNIST/raw")),
-    "digits": _digits,
-    "har": _har,
-    "svhn": _svhn,
-    "cifar10": _cifar10,
-}

@@ -155,7 +155,7 @@ def test_bad_points_and_weights_are_refused() -> None:
         exact_margins(broken, np.zeros(2), np.eye(1), np.zeros(1))
 
 
-coordinate = st.floats(-1, 2, width=32)
+coordinate = st.one_of(st.floats(-1, 2, width=32), st.floats(-1, 2), st.sampled_from([0.1, 0.3, 1e-9, 5e-324]))
 decimal = st.one_of(
     st.sampled_from(["0", "0.1", "0.3", "1e-9", "2", "0.0000000000000000001", "1e-30"]),
     st.decimals(0, 2, places=6, allow_nan=False).map(str),
@@ -212,6 +212,9 @@ def test_the_decimal_radius_is_not_its_float() -> None:
     moved = into_exact_box(tenth, center, "0.1")
     assert moved is not None and moved[0] == np.nextafter(0.1, 0)
     assert not inside(np.array([1.0 + 2**-52]), np.array([1.0]), "0.1", "inf", ("0", "1"))
+    # The interval [0.1 - 1/10, ...] begins at 5.55e-18, where floats lie far closer than the rounding of 0.1 - 0.1.
+    edge = into_exact_box(np.array([-1.0]), tenth, "0.1")
+    assert edge is not None and 0 <= Fraction(edge[0]) - (Fraction(0.1) - Fraction(1, 10)) < Fraction(1, 2**105)
     assert not inside(np.array([np.nan]), center, "1") and not inside(np.array([np.inf]), center, "1")
 
 
@@ -238,6 +241,8 @@ def test_a_radius_that_is_no_decimal_is_refused(eps: str) -> None:
 
 
 def test_unknown_norms_and_other_sizes_are_refused() -> None:
+    with pytest.raises(DataError, match="input 1"):
+        into_exact_box(np.zeros(2), np.array([0, np.nan]), "0.1")
     with pytest.raises(UsageError, match="norm"):
         inside(np.zeros(2), np.zeros(2), "0.1", "3")
     with pytest.raises(ShapeError):

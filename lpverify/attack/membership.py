@@ -1,6 +1,6 @@
 """Exact membership in the input set that the decimals eps and clip describe, and moving a point into it.
 
-All comparisons are between fractions: the radius is the decimal as written, not the float nearest to it.
+All comparisons are between exact numbers: the radius is the decimal as written, not the float nearest to it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lpverify.attack.integers import Dyadic, dyadic
 from lpverify.errors import DataError, ShapeError, UsageError
 from lpverify.problem import NORMS
 
@@ -31,21 +32,9 @@ def decimal_fraction(text: str, name: str = "eps") -> Fraction:
         value = Decimal(text)
     except (InvalidOperation, TypeError, ValueError):
         raise UsageError(f"{name}: {text!r} is not a decimal number; write 0.1 with a point") from None
-    if not value.is_finite() or abs(value.adjusted()) > 1000:
+    if not value.is_finite() or abs(value.adjusted()) > 300:
         raise UsageError(f"{name}: {text!r} must be finite and of a usable size")
     return Fraction(value)
-
-
-def intervals(center: NDArray[Any], eps: str, clip: DecimalClip) -> list[Interval]:
-    """The exact ends of each coordinate over the ball about ``center`` (n_0,) of radius eps inside ``clip``."""
-    radius = decimal_fraction(eps)
-    if radius < 0:
-        raise UsageError(f"eps: {eps!r} must be >= 0")
-    points = [Fraction(float(c)) for c in center]
-    if clip is None:
-        return [(c - radius, c + radius) for c in points]
-    low, high = decimal_fraction(clip[0], "clip"), decimal_fraction(clip[1], "clip")
-    return [(max(c - radius, low), min(c + radius, high)) for c in points]
 
 
 def inside(x: NDArray[Any], center: NDArray[Any], eps: str, norm: str = "inf", clip: DecimalClip = None) -> bool:
@@ -53,7 +42,13 @@ def inside(x: NDArray[Any], center: NDArray[Any], eps: str, norm: str = "inf", c
     x, center = _flat(x), _flat(center)
     if x.shape != center.shape:
         raise ShapeError(f"point: shape {x.shape}, expected {center.shape} as the center")
-    return inside_intervals(x, intervals(center, eps, clip)) and _in_ball(x, center, decimal_fraction(eps), norm)
+    radius = _radius(eps)
+    if not np.isfinite(x).all() or not _in_ball(x, center, radius, norm):
+        return False
+    if clip is None:
+        return True
+    low, high = decimal_fraction(clip[0], "clip"), decimal_fraction(clip[1], "clip")
+    return not bool(_above(dyadic(x), high).any() or _above(dyadic(-x), -low).any())
 
 
 def inside_intervals(x: NDArray[Any], ends: Sequence[Interval]) -> bool:
@@ -71,11 +66,7 @@ def into_intervals(x: NDArray[Any], ends: Sequence[Interval], grid: Any = np.flo
     """
     low = np.array([_round_up(e[0], grid) for e in ends], dtype=np.float64)
     high = np.array([_round_up(-e[1], grid) for e in ends], dtype=np.float64) * -1.0 + 0.0
-    if not bool((low <= high).all()):
-        return None
-    with np.errstate(over="ignore"):
-        nearest = _flat(x).astype(grid).astype(np.float64) + 0.0
-    return np.clip(np.where(np.isnan(nearest), low, nearest), low, high)
+    return _clamped(_flat(x), low, high, grid)
 
 
 def into_exact_box(
@@ -92,20 +83,23 @@ def into_exact_box(
 
     Raises:
         UsageError: for an eps or clip that is no decimal, eps < 0, or an unknown norm.
-        DataError: if the set is empty: a coordinate of the center is further than eps outside the clip.
+        DataError: if the center is not finite, or the set is empty: a coordinate of the center is further
+            than eps outside the clip.
         ShapeError: if x and center differ in size.
     """
     grid = np.float32 if np.asarray(center).dtype == np.float32 else np.float64
     x, center = _flat(x), _flat(center)
     if x.shape != center.shape:
         raise ShapeError(f"point: shape {x.shape}, expected {center.shape} as the center")
-    ends = intervals(center, eps, clip)
-    empty = next((i for i, (low, high) in enumerate(ends) if low > high), None)
-    if empty is not None:
-        raise DataError(f"input {empty}: {center[empty]!r} is further than eps {eps} outside --clip; the set is empty")
-    moved = into_intervals(x, ends, grid)
-    near = into_intervals(center, ends, grid)
-    radius = decimal_fraction(eps)
+    if not np.isfinite(center).all():
+        raise DataError(f"center: input {int(np.flatnonzero(~np.isfinite(center))[0])} is not finite")
+    radius = _radius(eps)
+    low, high = _least(center, radius, grid), -_least(-center, radius, grid)
+    if clip is not None:
+        _require_reach(center, radius, eps, clip)
+        low = np.maximum(low, _round_up(decimal_fraction(clip[0], "clip"), grid))
+        high = np.minimum(high, -_round_up(-decimal_fraction(clip[1], "clip"), grid))
+    moved, near = _clamped(x, low, high, grid), _clamped(center, low, high, grid)
     if moved is None or near is None or _in_ball(moved, center, radius, norm):
         return moved
     length = float(np.linalg.norm(moved - center, ord=float(norm)))
@@ -121,17 +115,69 @@ def _flat(x: NDArray[Any]) -> Floats:
     return np.asarray(x, dtype=np.float64).ravel()
 
 
+def _radius(eps: str) -> Fraction:
+    radius = decimal_fraction(eps)
+    if radius < 0:
+        raise UsageError(f"eps: {eps!r} must be >= 0")
+    return radius
+
+
+def _above(values: Dyadic, bound: Fraction) -> NDArray[np.bool_]:
+    """Which values are > bound, without rounding."""
+    ints, shift = values.ints * bound.denominator, values.exponent
+    limit = bound.numerator << max(0, -shift)
+    return np.asarray((ints << max(0, shift)) > limit, dtype=bool)
+
+
+def _difference(x: Floats, center: Floats) -> Dyadic:
+    return dyadic(x) + dyadic(-center)
+
+
 def _in_ball(x: Floats, center: Floats, radius: Fraction, norm: str) -> bool:
     if norm not in NORMS:
         raise UsageError(f"norm: {norm!r} is not one of {', '.join(NORMS)}")
-    if not np.isfinite(x).all():
-        return False
-    offsets = (Fraction(a) - Fraction(b) for a, b in zip(x.tolist(), center.tolist(), strict=True) if a != b)
-    if norm == "inf":
-        return all(abs(o) <= radius for o in offsets)
-    if norm == "1":
-        return sum((abs(o) for o in offsets), Fraction(0)) <= radius
-    return sum((o * o for o in offsets), Fraction(0)) <= radius * radius
+    offset = _difference(x, center)
+    if norm == "2":
+        square = Dyadic(np.array([(offset.ints * offset.ints).sum()], dtype=object), 2 * offset.exponent)
+        return not _above(square, radius * radius)[0]
+    size = np.abs(offset.ints)
+    length = size.sum() if norm == "1" else size.max()
+    return not _above(Dyadic(np.array([length], dtype=object), offset.exponent), radius)[0]
+
+
+def _least(center: Floats, radius: Fraction, grid: Any) -> Floats:
+    """For each coordinate the least float of dtype ``grid`` that is >= center - radius."""
+    limits = np.finfo(grid)
+    value = np.clip(center - float(radius), float(limits.min), float(limits.max)).astype(grid)
+    short = _above(_difference(center, value.astype(np.float64)), radius)
+    value = np.where(short, np.nextafter(value, grid(np.inf)), value)
+    below = np.maximum(np.nextafter(value, grid(-np.inf)), limits.min)
+    short = _above(_difference(center, value.astype(np.float64)), radius)
+    room = ~_above(_difference(center, below.astype(np.float64)), radius) & (below < value)
+    # Where center - radius nearly cancels, its float is many steps off: those few go through fractions.
+    for i in np.flatnonzero(short | room):
+        value[i] = _round_up(Fraction(center[i]) - radius, grid)
+    return np.asarray(value, dtype=np.float64)
+
+
+def _require_reach(center: Floats, radius: Fraction, eps: str, clip: tuple[str, str]) -> None:
+    low, high = decimal_fraction(clip[0], "clip"), decimal_fraction(clip[1], "clip")
+    outside = _above(dyadic(center), high + radius) | _above(dyadic(-center), radius - low)
+    if low > high or outside.any():
+        place = int(np.flatnonzero(outside)[0]) if outside.any() else 0
+        raise DataError(
+            f"input {place}: {center[place]!r} is further than eps {eps} outside --clip {clip[0]} {clip[1]}; "
+            "the set is empty"
+        )
+
+
+def _clamped(x: Floats, low: Floats, high: Floats, grid: Any) -> Floats | None:
+    """x rounded to the grid and moved between ends that lie on it; None if some ends leave nothing."""
+    if not bool((low <= high).all()):
+        return None
+    with np.errstate(over="ignore"):
+        nearest = x.astype(grid).astype(np.float64)
+    return np.clip(np.where(np.isnan(nearest), low, nearest), low, high) + 0.0
 
 
 def _round_up(value: Fraction, grid: Any) -> float:
