@@ -143,14 +143,23 @@ class Conv2d(AbstractLinearMap):
     def transpose(self, y: Tensor) -> Tensor:
         top, left, _, _ = self.padding
         _, height, width = self.in_shape
-        full = F.conv_transpose2d(
-            y.reshape(-1, *self.out_shape), self.weight, None, self.stride, 0, 0, self.groups, self.dilation
-        )
+        full = self.spread(y.reshape(-1, *self.out_shape))
         # `full` starts `padding` before the image and may end before or after it.
         grown = F.pad(
             full, (-left, left + width - full.shape[3], -top, top + height - full.shape[2])
         )
         return grown.flatten(1)
+
+    def spread(self, y: Tensor) -> Tensor:
+        """The transposed convolution without cropping by the padding: (R, C_out, h, w) -> (R, C_in, h', w')."""
+        kernel = self.weight.shape[2:]
+        if self.in_shape[0] == 1 and y.device.type == "cpu":
+            # One input channel: a matrix product and a fold take a quarter of the library call's time.
+            size = [s * (n - 1) + d * (k - 1) + 1
+                    for s, n, d, k in zip(self.stride, y.shape[2:], self.dilation, kernel, strict=True)]  # fmt: skip
+            taps = self.weight.flatten(1).T @ y.flatten(2)
+            return F.fold(taps, size, tuple(kernel), dilation=self.dilation, stride=self.stride)
+        return F.conv_transpose2d(y, self.weight, None, self.stride, 0, 0, self.groups, self.dilation)
 
     def map_tensors(self, change: Callable[[Tensor], Tensor]) -> Conv2d:
         return replace(self, weight=change(self.weight))

@@ -94,6 +94,8 @@ class AlphaBound(AbstractBoundMethod):
         deadline: float,
     ) -> tuple[Tensor, Slopes]:
         """Maximise every row of ``evaluate`` over the slopes; returns the best values and their slopes."""
+        if not layers:
+            return evaluate({}), {}
         slopes = {k: start[k].unsqueeze(1).repeat(1, rows, 1).requires_grad_() for k in layers}
         best, best_slopes = None, {k: s.detach().clone() for k, s in slopes.items()}
         # float32 bounds overshoot by rounding when ascended; Adam's own state is in the engine's dtype.
@@ -109,7 +111,7 @@ class AlphaBound(AbstractBoundMethod):
                     best = torch.where(better, value, best)
                     for k, s in slopes.items():
                         best_slopes[k] = torch.where(better.unsqueeze(2), s, best_slopes[k])
-            settled = not slopes or (self.stop_at_zero and bool((best > 0).all()))
+            settled = self.stop_at_zero and bool((best > 0).all())
             if step == self.steps or settled or time.perf_counter() > deadline:
                 break
             optimizer.zero_grad()

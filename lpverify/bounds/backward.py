@@ -7,6 +7,7 @@ dual network's (Wong & Kolter 2018, theorem 1; thesis algorithm 2 on graphs).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -129,7 +130,7 @@ def _add(pending: dict[int, Rows], index: int, rows: Rows) -> None:
     other = pending.get(index)
     if other is None:
         pending[index] = rows
-    elif isinstance(rows, Patches) and isinstance(other, Patches) and rows.image == other.image:
+    elif isinstance(rows, Patches) and isinstance(other, Patches) and rows.can_add(other):
         pending[index] = _thin(rows.add(other))
     else:
         pending[index] = _dense(rows) + _dense(other)
@@ -142,6 +143,26 @@ def _dense(rows: Rows) -> Tensor:
 def _thin(rows: Patches) -> Rows:
     """The rows as windows while these are clearly smaller than the image, else dense."""
     return rows if rows.worth_keeping else rows.dense()
+
+
+def row_entries(network: Network, index: int) -> int:
+    """Entries that one row of node ``index`` takes at its widest, its gathered tables included."""
+    widest, pending = 1, dict[int, tuple[int, int] | None]({index: (1, 1)})
+    while pending:
+        node_index = max(pending)
+        window, node = pending.pop(node_index), network.nodes[node_index]
+        for source, linear in zip(network.sources(node_index), getattr(node, "maps", (None,)), strict=False):
+            below = window
+            if isinstance(linear, Conv2d) and window is not None:
+                below = patches.grown(linear, *window)
+                below = below if patches.worth_keeping(linear.in_shape, *below) else None
+            elif linear is not None and not isinstance(linear, Diagonal):
+                below = None
+            size = network.sizes[source]
+            shape = getattr(linear, "in_shape", ())
+            widest = max(widest, size if below is None else min(size, 5 * below[0] * below[1] * (shape or (1,))[0]))
+            pending[source] = below if pending.get(source, below) is not None else None
+    return widest
 
 
 def _transpose(rows: Rows, linear: AbstractLinearMap) -> Rows:
@@ -157,7 +178,7 @@ def _inner(rows: Rows, table: Tensor) -> Tensor:
     """The inner product of every row with a table (n,) or (B, n): (B, m)."""
     if isinstance(rows, Patches):
         (window,) = rows.gather(table)
-        return (rows.values * window).sum((1, 2, 3)).view(rows.batch, -1)
+        return _row_sums(rows.values, window).view(rows.batch, -1)
     if table.ndim == 1:
         return rows @ table
     return (rows @ table.unsqueeze(-1)).squeeze(-1)
@@ -167,26 +188,30 @@ def _absorb(rows: Rows, table: Relaxation, mirrored: bool) -> tuple[Rows, Tensor
     """Pass rows through a ReLU: the rows behind it, and what they add to the bound below (and above)."""
     even, odd = (table.lower_slope + table.upper_slope) / 2, (table.lower_slope - table.upper_slope) / 2
     even_gain, odd_gain = (table.lower_gain + table.upper_gain) / 2, (table.lower_gain - table.upper_gain) / 2
+    values = rows.values if isinstance(rows, Patches) else rows
+    size = values.abs()
     if isinstance(rows, Patches):
-        even, odd, even_gain, odd_gain = rows.gather(even, odd, even_gain, odd_gain)
-        size = rows.values.abs()
-        passed = Patches(
-            torch.addcmul(rows.values * even, size, odd), rows.top, rows.left, rows.image, rows.batch
-        )
-        linear = (rows.values * even_gain).sum((1, 2, 3)).view(rows.batch, -1)
-        bent = (size * odd_gain).sum((1, 2, 3)).view(rows.batch, -1)
+        # Equal slopes (mirrored) leave no odd part to gather.
+        even, even_gain, odd_gain, *rest = rows.gather(even, even_gain, odd_gain, *(() if mirrored else (odd,)))
+        passed = values * even if mirrored else torch.addcmul(values * even, size, rest[0])
+        linear = _row_sums(values, even_gain).view(rows.batch, -1)
+        bent = _row_sums(size, odd_gain).view(rows.batch, -1)
+        return replace(rows, values=passed), linear + bent, linear - bent
+    if even.ndim == 3:
+        passed = torch.addcmul(values * even, size, odd)
+        linear, bent = (values * even_gain).sum(-1), (size * odd_gain).sum(-1)
         return passed, linear + bent, linear - bent
-    size = rows.abs()
-    if table.lower_slope.ndim == 3:
-        through = torch.addcmul(rows * even, size, odd)
-        linear, bent = (rows * even_gain).sum(-1), (size * odd_gain).sum(-1)
-        return through, linear + bent, linear - bent
-    through = rows * even.unsqueeze(1)
+    passed = values * even.unsqueeze(1)
     if not mirrored:
-        through = torch.addcmul(through, size, odd.unsqueeze(1))
-    linear = (rows @ even_gain.unsqueeze(-1)).squeeze(-1)
+        passed = torch.addcmul(passed, size, odd.unsqueeze(1))
+    linear = (values @ even_gain.unsqueeze(-1)).squeeze(-1)
     bent = (size @ odd_gain.unsqueeze(-1)).squeeze(-1)
-    return through, linear + bent, linear - bent
+    return passed, linear + bent, linear - bent
+
+
+def _row_sums(values: Tensor, table: Tensor) -> Tensor:
+    """The inner products of windows (R, h, w, C) with gathered tables of that shape: (R,)."""
+    return torch.linalg.vecdot(values.flatten(1), table.flatten(1))
 
 
 def _at_input(rows: Rows, region: Region, mirrored: bool) -> tuple[Tensor, Tensor]:
@@ -203,11 +228,11 @@ def _at_input(rows: Rows, region: Region, mirrored: bool) -> tuple[Tensor, Tenso
     else:
         center, radius = rows.gather(box.center, box.radius)
         w = rows.values
-    middle = (w * center).sum((1, 2, 3)).view(rows.batch, -1)
-    spread = (w.abs() * radius).sum((1, 2, 3)).view(rows.batch, -1)
+    middle = _row_sums(w, center).view(rows.batch, -1)
+    spread = _row_sums(w.abs(), radius).view(rows.batch, -1)
     low, high = middle - spread, middle + spread
     if isinstance(region, Ball):
-        middle = (w * point).sum((1, 2, 3)).view(rows.batch, -1)
+        middle = _row_sums(w, point).view(rows.batch, -1)
         spread = region.eps.unsqueeze(1) * dual_norm(w.flatten(1), region.norm).view(rows.batch, -1)
         low, high = torch.maximum(low, middle - spread), torch.minimum(high, middle + spread)
     return low, high

@@ -84,8 +84,13 @@ class Patches:
             self.batch,
         )
 
+    def can_add(self, other: Patches) -> bool:
+        """Whether the windows of the two sets differ by the same shift in every row (two strides may not)."""
+        shifts = torch.stack([other.top - self.top, other.left - self.left])
+        return self.image == other.image and bool((shifts == shifts[:, :1]).all())
+
     def add(self, other: Patches) -> Patches:
-        """The sum of two sets of rows whose windows differ by the same shift in every row."""
+        """The sum of two sets of rows; requires ``can_add``."""
         shift_y, shift_x = int(other.top[0] - self.top[0]), int(other.left[0] - self.left[0])
         above, before = min(0, shift_y), min(0, shift_x)
         below = max(self.values.shape[1], shift_y + other.values.shape[1])
@@ -101,8 +106,7 @@ class Patches:
     @property
     def worth_keeping(self) -> bool:
         """Whether the window is still clearly smaller than the image."""
-        _, height, width = self.image
-        return 3 * self.values.shape[1] * self.values.shape[2] < 2 * height * width
+        return worth_keeping(self.image, self.values.shape[1], self.values.shape[2])
 
 
 def select(image: Shape, neurons: Tensor, signs: Tensor) -> Patches:
@@ -113,11 +117,21 @@ def select(image: Shape, neurons: Tensor, signs: Tensor) -> Patches:
     return Patches(one_hot.view(-1, 1, 1, channels), place // width, place % width, image, neurons.shape[0])
 
 
+def grown(conv: Conv2d, h: int, w: int) -> tuple[int, int]:
+    """The size of a window (h, w) of the convolution's output after its transpose."""
+    out_h = (h - 1) * conv.stride[0] + conv.dilation[0] * (conv.weight.shape[2] - 1) + 1
+    return out_h, (w - 1) * conv.stride[1] + conv.dilation[1] * (conv.weight.shape[3] - 1) + 1
+
+
+def worth_keeping(image: Shape, h: int, w: int) -> bool:
+    """Whether a window (h, w) is still clearly smaller than its image (C, H, W)."""
+    return 3 * h * w < 2 * image[1] * image[2]
+
+
 def _transpose_windows(values: Tensor, conv: Conv2d) -> Tensor:
     """The transposed convolution of windows (R, h, w, C_out) without cropping: (R, h', w', C_in)."""
     rows, h, w, c_out = values.shape
-    out_h = (h - 1) * conv.stride[0] + conv.dilation[0] * (conv.weight.shape[2] - 1) + 1
-    out_w = (w - 1) * conv.stride[1] + conv.dilation[1] * (conv.weight.shape[3] - 1) + 1
+    out_h, out_w = grown(conv, h, w)
     c_in, size = conv.in_shape[0], h * w * c_out
     if size * out_h * out_w * c_in <= MAX_WINDOW_MATRIX and size < rows:
         unit = torch.eye(size, dtype=values.dtype, device=values.device).view(size, h, w, c_out)
@@ -127,6 +141,4 @@ def _transpose_windows(values: Tensor, conv: Conv2d) -> Tensor:
 
 
 def _conv_transpose(values: Tensor, conv: Conv2d) -> Tensor:
-    image = values.permute(0, 3, 1, 2)
-    full = F.conv_transpose2d(image, conv.weight, None, conv.stride, 0, 0, conv.groups, conv.dilation)
-    return full.permute(0, 2, 3, 1)
+    return conv.spread(values.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lpverify.bounds.backward import bias_is_folded, bound_neurons
+from lpverify.bounds.backward import bias_is_folded, bound_neurons, row_entries
 from lpverify.bounds.relaxation import Relaxation, adaptive_slope, dual_range, flat, relax
 from lpverify.network import Affine, Input, Network, ReLU
 from lpverify.problem import Box, LayerBounds, Region
 
 # Entries of one chunk of rows (rows times the widest layer they pass): fits a CPU's caches, fills a GPU.
-CHUNK_ENTRIES = {"cpu": 2**21, "cuda": 2**27}
+CHUNK_ENTRIES = {"cpu": 2**22, "cuda": 2**27}
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,23 +116,22 @@ def _refine(
     """The backward pass's own bounds of the possibly unstable neurons; the others keep the interval's."""
     lower, upper = bounds.lower, bounds.upper
     symmetric = rule != "crown"
-    for examples, neurons in chunks(bounds.unstable, _widest(network, index)):
+    for examples, neurons in chunks(bounds.unstable, row_entries(network, index)):
         local = {k: r.select(examples) for k, r in relaxations.items()}
         low, high = bound_neurons(network, local, region.select(examples), index, neurons, symmetric)
         place = (examples.unsqueeze(1).expand_as(neurons), neurons)
         lower, upper = lower.index_put(place, low), upper.index_put(place, high)
-    return LayerBounds(lower, upper)
+    # Units that only filled up a rectangle keep the interval's bounds: an example's result must not depend on
+    # what else is in its batch.
+    return LayerBounds(
+        torch.where(bounds.unstable, lower, bounds.lower), torch.where(bounds.unstable, upper, bounds.upper)
+    )
 
 
 def _better(one: LayerBounds, other: LayerBounds) -> LayerBounds:
     """The tighter of two sound bounds; where rounding lets them cross by an ulp, ordered."""
     lower, upper = torch.maximum(one.lower, other.lower), torch.minimum(one.upper, other.upper)
     return LayerBounds(torch.minimum(lower, upper), torch.maximum(lower, upper))
-
-
-def _widest(network: Network, index: int) -> int:
-    """Entries that a row of node ``index`` takes at its widest on the way down."""
-    return max(network.sizes[: index + 1])
 
 
 def chunks(mask: Tensor, widest: int) -> Iterator[tuple[Tensor, Tensor]]:
