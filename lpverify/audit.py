@@ -1,8 +1,9 @@
-"""Re-checking a run folder from its files alone: no model, no data set, no torch.
+"""Re-checking a run folder from its files alone: no model, no torch, and a data set only if it is given.
 
 Every ``verified`` line must name a certificate that the checker accepts, about this network and this label;
 every ``falsified`` line a witness that exact evaluation accepts; all of them about the same radius, norm and
-clip, and as many as the summary says. ``margin_lower``, ``predicted`` and times are reports, not claims.
+clip, and as many as the summary says. That line i is about example i of a data set can only be told with that
+data set at hand (``examples``). ``margin_lower``, ``predicted`` and times are reports, not claims.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lpverify.certificate import exact as exact_checker
 from lpverify.certificate.claim import BallRegion, Claim, LabelRows, decimal
@@ -24,7 +25,11 @@ from lpverify.certificate.proof import Certificate, decode, decode_witness
 from lpverify.errors import CertificateError, UsageError
 from lpverify.run_folder import NETWORK, RADII, RESULTS, SUMMARY
 
+if TYPE_CHECKING:
+    from lpverify.data import Examples
+
 BATCH = 64
+Asked = set[tuple[str, str, Any]]
 
 
 @dataclass(frozen=True)
@@ -68,21 +73,22 @@ def open_run(path: Path) -> Run:
     return Run(path, lines, network, summary)
 
 
-def audit(run: Run, *, exact: bool = False) -> Iterator[str]:
+def audit(run: Run, *, exact: bool = False, examples: Examples | None = None) -> Iterator[str]:
     """Check every line's evidence in order; yields "certificate", "witness" or "nothing" for each line.
 
     Args:
         run: the folder's files.
         exact: check certificates in integers instead of rigorous float64.
+        examples: the data set by whose indices the lines go; inputs and labels must then be its own, bit for bit.
 
     Raises:
         CertificateError: at the first line whose evidence is missing, malformed, foreign or rejected.
     """
-    asked: set[tuple[str, str, Any]] = set()
+    asked: Asked = set()
     integers = convert(run.network)
     rigorous = None if exact else _RigorousChecker(run.network)
     for batch in _batched(run.lines, BATCH):
-        proofs = {i: _certificate(run, line, asked) for i, line in enumerate(batch) if _is_proved(line)}
+        proofs = {i: _certificate(run, line, asked, examples) for i, line in enumerate(batch) if _is_proved(line)}
         outcomes = (
             [exact_checker.check(integers, c) for c in proofs.values()]
             if rigorous is None else rigorous.check(list(proofs.values()))
@@ -93,7 +99,7 @@ def audit(run: Run, *, exact: bool = False) -> Iterator[str]:
                 _require(judged[i], line, line.record["certificate"])
             is_falsified = line.record.get("verdict") == "falsified"
             if is_falsified:
-                _check_witness(run, line, integers, asked)
+                _check_witness(run, line, integers, asked, examples)
             yield "certificate" if i in judged else "witness" if is_falsified else "nothing"
 
 
@@ -120,10 +126,11 @@ def _require(outcome: Any, line: Line, file: str) -> None:
         raise CertificateError(f"{line.where}: {file} rejected: {outcome.message}")
 
 
-def _certificate(run: Run, line: Line, asked: set[tuple[str, str, Any]]) -> Certificate:
+def _certificate(run: Run, line: Line, asked: Asked, examples: Examples | None) -> Certificate:
     path = _evidence(run, line, "certificate")
     found = decode(_read(path), str(path))
     _check_claim(run, line, found.claim, found.network, asked)
+    _check_input(line, found.claim, examples)
     semantics = _option(run, "semantics")
     if semantics is not None and found.semantics != semantics:
         raise CertificateError(f"{line.where}: {path} proves {found.semantics} semantics, the run says {semantics}")
@@ -136,14 +143,17 @@ def _certificate(run: Run, line: Line, asked: set[tuple[str, str, Any]]) -> Cert
     return found
 
 
-def _check_witness(run: Run, line: Line, integers: ExactNetwork, asked: set[tuple[str, str, Any]]) -> None:
+def _check_witness(
+    run: Run, line: Line, integers: ExactNetwork, asked: Asked, examples: Examples | None
+) -> None:
     path = _evidence(run, line, "counterexample")
     witness = decode_witness(_read(path), str(path))
     _check_claim(run, line, witness.claim, witness.network, asked)
+    _check_input(line, witness.claim, examples)
     _require(exact_checker.check_witness(integers, witness), line, line.record["counterexample"])
 
 
-def _check_claim(run: Run, line: Line, claim: Claim, network: str, asked: set[tuple[str, str, Any]]) -> None:
+def _check_claim(run: Run, line: Line, claim: Claim, network: str, asked: Asked) -> None:
     """The evidence is about this run's network, this line's label and the same question as every other line."""
     if network != run.network.sha256:
         raise CertificateError(
@@ -162,6 +172,19 @@ def _check_claim(run: Run, line: Line, claim: Claim, network: str, asked: set[tu
     if len(asked) > 1:
         questions = " and ".join(sorted(f"eps {e or 'any'}, norm {n}, clip {c}" for e, n, c in asked))
         raise CertificateError(f"{line.where}: the run's evidence is about different questions: {questions}")
+
+
+def _check_input(line: Line, claim: Claim, examples: Examples | None) -> None:
+    """The claim is about this line's example of the data set."""
+    if examples is None or not isinstance(claim.region, BallRegion):
+        return
+    index, center = line.record["index"], claim.region.center
+    if not 0 <= index < len(examples):
+        raise CertificateError(f"{line.where}: {examples.source} has no example {index}")
+    if center.values().tolist() != examples.x[index].ravel().tolist():
+        raise CertificateError(f"{line.where}: its evidence is not about input {index} of {examples.source}")
+    if examples.y is None or int(examples.y[index]) != line.record.get("label"):
+        raise CertificateError(f"{line.where}: label {line.record.get('label')} is not that of {examples.source}")
 
 
 def _evidence(run: Run, line: Line, kind: str) -> Path:

@@ -135,10 +135,17 @@ def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
             bar.advance(task)
 
 
+class _Console(Console):
+    """A console that lets a closed pipe through as the error it is, instead of ending the process with 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def _console(stream: TextIO | None) -> Console:
     file = stream or sys.stdout
     # A file or a pipe gets WIDTH columns wherever it was made, so that outputs can be compared.
-    return Console(file=file, width=None if file.isatty() else WIDTH)
+    return _Console(file=file, width=None if file.isatty() else WIDTH)
 
 
 def _seconds(seconds: dict[str, float]) -> str:

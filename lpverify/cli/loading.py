@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lpverify.network import Network
     from lpverify.settings import Settings
 
+SOURCE = ("data_dir", "split", "scale")
 SETTINGS = ("eps", "norm", "clip", "method", "semantics", "timeout", "device", "dtype", "batch_size", "seed")
 
 
@@ -46,7 +47,7 @@ def load_job(model: Path, given: dict[str, Any]) -> Job:
     from lpverify.data import check_labels, check_range, check_shape, load_data, select
 
     network = load_network(model, given)
-    every = load_data(given["data"], data_dir=given["data_dir"], split=given["split"], scale=given["scale"])
+    every = load_data(given["data"], **{name: given[name] for name in SOURCE})
     indices, examples = select(every, given["index"] if given["index"] is not None else f"0:{len(every)}")
     check_shape(examples, network.shapes[0])
     check_range(examples, given["clip"])

@@ -140,14 +140,18 @@ MODEL = Options((
     click.option("--std", type=Numbers(), help="See --mean."),
 ))  # fmt: skip
 
-DATA = Options((
-    click.option("--data", required=True, metavar="NAME|FILE.npz", help="mnist, fashion-mnist, digits, har, svhn, "
-                 "cifar10, or a file with arrays x and y."),
+SOURCE = Options((
     click.option("--data-dir", type=click.Path(path_type=Path), help="Folder with the data set's own files; "
                  "without it they come from OpenML (digits are bundled)."),
     click.option("--split", type=click.Choice(("train", "test")), default="test", show_default=True),
-    click.option("--index", metavar="0:500|3,7", help="Which examples; all by default."),
     click.option("--scale", type=Positive(), help="Divide the x of FILE.npz by this, 255 for bytes."),
+))  # fmt: skip
+
+DATA = Options((
+    click.option("--data", required=True, metavar="NAME|FILE.npz", help="mnist, fashion-mnist, digits, har, svhn, "
+                 "cifar10, or a file with arrays x and y."),
+    SOURCE,
+    click.option("--index", metavar="0:500|3,7", help="Which examples; all by default."),
 ))  # fmt: skip
 
 CLIP = Options((
