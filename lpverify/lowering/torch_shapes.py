@@ -119,6 +119,11 @@ def _same(c: Context, name: str, x: Value, *, memory_format: Any = None) -> Valu
     return x
 
 
+@operator(OPERATORS, "_assert_tensor_metadata.default")
+def _assert_metadata(c: Context, name: str, x: Value, *args: Any, **kwargs: Any) -> None:
+    """The export's note that a tensor has the dtype it was traced with; it computes nothing."""
+
+
 @operator(OPERATORS, "to.dtype", "_to_copy.default")
 def _to(c: Context, name: str, x: Value, dtype: Any = None, *args: Any, **kwargs: Any) -> Value:
     if dtype not in (None, c.dtype):
