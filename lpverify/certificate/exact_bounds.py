@@ -257,7 +257,9 @@ def _absorb(
     neurons: list[Neuron], unit: int, entries: dict[int, int], exponent: int, own: Mapping[int, int]
 ) -> tuple[Row, Fraction]:
     """Form v from w at a ReLU; returns v and the sum of phi(w_i, v_i; l_i, u_i)."""
-    drop = max(0, max(map(abs, entries.values()), default=0).bit_length() - ROW_BITS)
+    drop = max(map(abs, entries.values()), default=0).bit_length() - ROW_BITS
+    if drop < 0:  # few bits so far: make room for those of the slopes
+        entries, exponent, drop = {i: a << -drop for i, a in entries.items()}, exponent + drop, 0
     row, gain = {}, 0
     for i, a in entries.items():
         low, high, below, above = neurons[i]
