@@ -192,7 +192,10 @@ def _operand(values: dict[str, Any], name: str, label: str) -> Any:
 
 
 def _define(values: dict[str, Any], node: onnx.NodeProto, result: Any, label: str) -> None:
-    """Record the node's first output; further ones (a dropout mask, indices) stay undefined."""
+    """Record the node's first output; a dropout's mask and a max-pool's indices stay undefined."""
+    more = [name for name in node.output[1:] if name]
+    if more and node.op_type not in ("Dropout", "MaxPool"):
+        raise UnsupportedLayerError(f"{label}: outputs {', '.join(map(repr, more))} are not supported")
     if not node.output or node.output[0] in values:
         raise ModelError(f"{label}: its output is missing or defined twice")
     values[node.output[0]] = result
