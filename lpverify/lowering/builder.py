@@ -14,6 +14,7 @@ from fractions import Fraction
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lpverify.errors import ModelError, UsageError
@@ -207,11 +208,10 @@ class Builder:
         top, left, bottom, right = (max(0, p) for p in padding)
         if not any((top, left, bottom, right)):
             return value
-        offset = torch.tensor(fill, dtype=self.dtype, device=self.device)
-        value = self.scale_shift(value, None, -offset, name) if fill else value
         ones = torch.ones(value.shape[0], 1, 1, 1, dtype=self.dtype, device=self.device)
         out = self.conv(value, ones, None, padding=(top, left, bottom, right), groups=value.shape[0], name=name)
-        return self.scale_shift(out, None, offset, name) if fill else out
+        frame = F.pad(torch.zeros(value.shape, dtype=torch.float64), (left, right, top, bottom), value=fill)
+        return self.scale_shift(out, None, frame, name) if fill else out
 
     def normalise(self, value: Value, mean: PerChannel | None, std: PerChannel | None) -> Value:
         """(x - mean) / std, numbers or one per channel (the first axis, or else the last).
