@@ -17,6 +17,7 @@ MEANING = {
     "falsified": "an input that fails was evaluated exactly",
     "unknown": "neither was found",
 }
+QUARTILES = {"least": "least", "quarter": "25 %", "median": "median", "three_quarters": "75 %", "greatest": "greatest"}
 
 
 def print_summary(summary: dict[str, Any], stream: TextIO | None = None) -> None:
@@ -38,16 +39,15 @@ def print_radii(summary: dict[str, Any], stream: TextIO | None = None) -> None:
     console = _console(stream)
     table = Table(title=f"{summary['examples']} examples", title_justify="left", title_style="bold")
     table.add_column("radius")
-    columns = ("examples", "least", "quarter", "median", "three quarters", "greatest")
-    for name in columns:
-        table.add_column(name, justify="right")
+    table.add_column("examples", justify="right")
+    for heading in QUARTILES.values():
+        table.add_column(heading, justify="right")
     for name in ("certified", "attacked"):
-        row = summary[name]
-        values = [row[key.replace(" ", "_")] for key in columns[1:]]
-        table.add_row(name, str(row["count"]), *("-" if v is None else f"{v:.4g}" for v in values))
+        values = [summary[name][key] for key in QUARTILES]
+        table.add_row(name, str(summary[name]["count"]), *("-" if v is None else f"{v:.4g}" for v in values))
     console.print(table)
-    lines = [caption({**summary["options"], "eps": "as above"}), f"seconds: {_seconds(summary['seconds'])}"]
-    console.print("\n".join(lines), highlight=False, markup=False)
+    asked = caption({**summary["options"], "eps": f"up to {summary['options']['eps']}"})
+    console.print(f"{asked}\nseconds: {_seconds(summary['seconds'])}", highlight=False, markup=False)
 
 
 def verdict_table(summary: dict[str, Any]) -> Table:

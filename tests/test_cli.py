@@ -85,7 +85,7 @@ def test_from_a_model_file_to_a_checked_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("eps", "verdicts", "code"),
-    [("0.11", "unknown,falsified", 1), ("0.11", "falsified", 1), ("0.01", "falsified,unknown", 0), ("0", "verified", 1)],
+    [("0.11", "unknown,falsified", 1), ("0.11", "falsified", 1), ("0.01", "unknown,falsified", 0)],
 )
 def test_fail_on_looks_at_the_verdicts(tmp_path: Path, eps: str, verdicts: str, code: int) -> None:
     out = ["--out", str(tmp_path / "run")]
@@ -112,6 +112,22 @@ def test_bounds_prints_and_saves_the_margins(tmp_path: Path, capsys: Captured) -
     assert header == ["index", "label", "target", "interval", "crown"] and len(rows) == 12 * 9
     assert all(row[1] != row[2] for row in rows)
     assert all(float(row[4]) >= float(row[3]) - 1e-3 for row in rows)
+
+
+def test_radius_certifies_below_what_the_attack_breaks(tmp_path: Path, capsys: Captured) -> None:
+    run = tmp_path / "run"
+    ask = ["--data", "digits", "--index", "40:46", "--clip", "0", "1", "--max-eps", "0.5", "--out", str(run)]
+    assert main(["radius", DIGITS, *ask]) == 0
+    table = capsys.readouterr().out
+    assert "eps up to 0.5 in raw input units" in " ".join(table.split())
+    lines = [json.loads(line) for line in (run / "radii.jsonl").read_text().splitlines()]
+    assert [line["index"] for line in lines] == list(range(40, 46))
+    assert all(0 < line["certified"] < line["attacked"] <= 0.5 for line in lines)
+    assert main(["check", str(run), "--data", "digits"]) == 0
+    assert "certificates accepted: 6" in capsys.readouterr().out
+    lines[2]["certified"] *= 1.5
+    (run / "radii.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "proves radius" in refused(capsys, 7, "check", str(run))
 
 
 def test_info_prints_the_graph(capsys: Captured) -> None:

@@ -70,8 +70,8 @@ def require_device(device: str) -> None:
         raise UsageError(f"device: torch cannot use {device!r} here; pass --device cpu") from None
 
 
-def make_settings(given: dict[str, Any], **more: Any) -> Settings:
-    """The pipeline's settings: the given options that it knows, and ``more``.
+def make_settings(given: dict[str, Any]) -> Settings:
+    """The pipeline's settings: the given options that it knows.
 
     Raises:
         DataError: if the clip's lower end is above its upper end.
@@ -81,7 +81,7 @@ def make_settings(given: dict[str, Any], **more: Any) -> Settings:
         raise DataError(f"clip: the lower end {clip[0]} is above the upper end {clip[1]}; give --clip LO HI")
     from lpverify.settings import Settings
 
-    return Settings(**{name: given[name] for name in SETTINGS if name in given}, **more)
+    return Settings(**{name: given[name] for name in SETTINGS if name in given})
 
 
 def describe(model: Path, given: dict[str, Any], settings: Settings) -> dict[str, Any]:

@@ -7,14 +7,16 @@ from typing import Any
 
 import click
 
-from lpverify.cli.options import CLIP, DATA, ENGINE, METHOD_NAMES, MODEL, OUT, PROOF
+from lpverify.cli.options import CLIP, DATA, ENGINE, METHOD_NAMES, MODEL, OUT, PROOF, Radius
 
 
 @click.command()
 @MODEL
 @DATA
+@click.option("--max-eps", "eps", type=Radius(), default="1", show_default=True, help="No radius above this is tried.")
 @CLIP
-@click.option("--method", type=click.Choice(("auto", *METHOD_NAMES)), default="auto", show_default=True)
+@click.option("--method", type=click.Choice(("auto", *METHOD_NAMES)), default="auto", show_default=True,
+              help="The bound that certifies; auto is crown.")  # fmt: skip
 @PROOF
 @ENGINE
 @OUT
@@ -32,10 +34,10 @@ def radius(model: Path, out: Path, overwrite: bool, **given: Any) -> None:
 
     watch, tally = Stopwatch(), RadiusTally()
     with watch("load"):
-        settings = make_settings(given, eps="0")
+        settings = make_settings(given)
         job = load_job(model, given)
         data, sha256 = network_file(job.network)
-    options = {**describe(model, given, settings), "eps": None}
+    options = describe(model, given, settings)
     with RunFolder(out, overwrite=overwrite, results=RADII) as run:
         run.write_network(data, sha256)
         stream = radii(job.network, job.x, job.y, settings, job.indices.tolist())
