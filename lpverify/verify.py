@@ -46,7 +46,7 @@ def verify_stream(
         ShapeError, DataError: for inputs that do not fit the network, are not finite, or labels out of range.
         UsageError: for float32 semantics of a network without float32 parameters.
     """
-    flat, labels = _inputs(network, x), _labels(network, x, y)
+    flat, labels = checked_inputs(network, x), checked_labels(network, x, y)
     session = Session(network, settings)
     names = range(len(flat)) if indices is None else indices
     for start in range(0, len(flat), session.batch_size):
@@ -85,7 +85,7 @@ def verify(
         if y is None:
             raise UsageError("verify: give labels y or a claim (C, d)")
         return list(verify_stream(network, inputs, _array(y), settings))
-    flat, session = _inputs(network, inputs), Session(network, settings)
+    flat, session = checked_inputs(network, inputs), Session(network, settings)
     C, d = np.asarray(_array(claim[0]), np.float64), np.asarray(_array(claim[1]), np.float64)
     if C.ndim != 2 or C.shape[1] != network.output_size or d.shape != C.shape[:1]:
         raise ShapeError(f"claim: C {C.shape} and d {d.shape}, expected (m, {network.output_size}) and (m,)")
@@ -114,8 +114,8 @@ def bounds(model: Any, x: Any, y: Any, eps: str | float, method: str = "crown", 
     if method not in METHODS:
         raise UsageError(f"method: {method!r} is not one of {', '.join(METHODS)}")
     engine = network.to(DTYPES[settings.dtype], settings.device)
-    flat = torch.as_tensor(_inputs(network, inputs)).double()
-    spec = Specification.label(torch.as_tensor(_labels(network, inputs, _array(y))), network.output_size)
+    flat = torch.as_tensor(checked_inputs(network, inputs)).double()
+    spec = Specification.label(torch.as_tensor(checked_labels(network, inputs, _array(y))), network.output_size)
     region = settings.region(flat).to(engine.dtype, engine.device)
     return METHODS[method]().bound(engine, region, spec.to(engine.dtype, engine.device))
 
@@ -124,7 +124,7 @@ def bound_table(
     network: Network, x: Array, y: Array, settings: Settings, methods: Sequence[str]
 ) -> dict[str, NDArray[np.float64]]:
     """The margins (N, m) of several methods side by side, batch by batch."""
-    flat, labels = _inputs(network, x), _labels(network, x, y)
+    flat, labels = checked_inputs(network, x), checked_labels(network, x, y)
     session = Session(network, settings)
     table: dict[str, list[Array]] = {name: [] for name in methods}
     for start in range(0, len(flat), session.batch_size):
@@ -168,7 +168,7 @@ def _array(values: Any) -> Array:
     return as_numpy(values) if isinstance(values, torch.Tensor) else np.asarray(values)
 
 
-def _inputs(network: Network, x: Array) -> Array:
+def checked_inputs(network: Network, x: Array) -> Array:
     """x as (N, n_0) floats in the dtype it has (integers become float64); refuses misfits."""
     if x.ndim < 2 or int(np.prod(x.shape[1:])) != network.input_size:
         raise ShapeError(f"x: shape {x.shape}, expected (N, ...) with {network.input_size} values an example")
@@ -180,7 +180,8 @@ def _inputs(network: Network, x: Array) -> Array:
     return flat
 
 
-def _labels(network: Network, x: Array, y: Array) -> NDArray[np.int64]:
+def checked_labels(network: Network, x: Array, y: Array) -> NDArray[np.int64]:
+    """y as int64 labels of the network's classes; refuses anything else."""
     if y.shape != (len(x),) or y.dtype.kind not in "iu":
         raise DataError(f"y: {y.dtype} of shape {y.shape}, expected whole labels of shape ({len(x)},)")
     labels = y.astype(np.int64)
