@@ -184,7 +184,7 @@ def measure(subject: Subject, data: Path, images: Images, arguments: argparse.Na
     certificates = propose(network, plain.sha256, subject.eps, images)
     rows.append(checker_contender(plain, certificates))
     for row in rows:
-        tune(row, [size for size in BATCH_SIZES if size <= len(images.y)])
+        tune(row, sorted({min(size, len(images.y)) for size in BATCH_SIZES}))
     for _ in range(arguments.rounds):
         for row in rows:
             timed(row)
