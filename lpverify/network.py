@@ -155,10 +155,10 @@ class Conv2d(AbstractLinearMap):
         kernel = self.weight.shape[2:]
         if self.in_shape[0] == 1 and y.device.type == "cpu":
             # One input channel: a matrix product and a fold take a quarter of the library call's time.
-            size = [s * (n - 1) + d * (k - 1) + 1
-                    for s, n, d, k in zip(self.stride, y.shape[2:], self.dilation, kernel, strict=True)]  # fmt: skip
+            high = self.stride[0] * (y.shape[2] - 1) + self.dilation[0] * (kernel[0] - 1) + 1
+            wide = self.stride[1] * (y.shape[3] - 1) + self.dilation[1] * (kernel[1] - 1) + 1
             taps = self.weight.flatten(1).T @ y.flatten(2)
-            return F.fold(taps, size, tuple(kernel), dilation=self.dilation, stride=self.stride)
+            return F.fold(taps, (high, wide), (kernel[0], kernel[1]), dilation=self.dilation, stride=self.stride)
         return F.conv_transpose2d(y, self.weight, None, self.stride, 0, 0, self.groups, self.dilation)
 
     def map_tensors(self, change: Callable[[Tensor], Tensor]) -> Conv2d:

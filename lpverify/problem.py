@@ -22,7 +22,8 @@ Clip = tuple[float, float] | None
 def dual_norm(w: Tensor, norm: str) -> Tensor:
     """The norm dual to ``norm`` over the last axis: l1 for "inf", l2 for "2", l-infinity for "1"."""
     order = {"inf": 1.0, "2": 2.0, "1": math.inf}[norm]
-    return torch.linalg.vector_norm(w, ord=order, dim=-1)
+    norms: Tensor = torch.linalg.vector_norm(w, ord=order, dim=-1)
+    return norms
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from lpverify.bounds.crown import CrownBound
 from lpverify.bounds.dual import DualBound
 from lpverify.bounds.interval import IntervalBound
 
-METHODS: dict[str, type[AbstractBoundMethod]] = {m.name: m for m in (IntervalBound, DualBound, CrownBound, AlphaBound)}
+_ALL: tuple[type[AbstractBoundMethod], ...] = (IntervalBound, DualBound, CrownBound, AlphaBound)
+METHODS = {method.name: method for method in _ALL}
 
 __all__ = ["METHODS", "AbstractBoundMethod", "AlphaBound", "BoundResult", "CrownBound", "DualBound", "IntervalBound", "Multipliers"]

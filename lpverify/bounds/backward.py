@@ -211,7 +211,8 @@ def _absorb(rows: Rows, table: Relaxation, mirrored: bool) -> tuple[Rows, Tensor
 
 def _row_sums(values: Tensor, table: Tensor) -> Tensor:
     """The inner products of windows (R, h, w, C) with gathered tables of that shape: (R,)."""
-    return torch.linalg.vecdot(values.flatten(1), table.flatten(1))
+    sums: Tensor = torch.linalg.vecdot(values.flatten(1), table.flatten(1))
+    return sums
 
 
 def _at_input(rows: Rows, region: Region, mirrored: bool) -> tuple[Tensor, Tensor]:

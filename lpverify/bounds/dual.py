@@ -7,9 +7,10 @@ from typing import ClassVar
 
 from lpverify.bounds.backward import bound_claim
 from lpverify.bounds.base import AbstractBoundMethod, BoundResult, Multipliers, count_unstable
+from lpverify.bounds.forward import dual_forward, goes_forward
 from lpverify.bounds.root import root_bounds
 from lpverify.network import Network
-from lpverify.problem import Region, Specification
+from lpverify.problem import Box, Region, Specification
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class DualBound(AbstractBoundMethod):
     """The dual network with the fixed multipliers alpha = u / (u - l).
 
     Requires: any graph of Affine and ReLU nodes; an l-infinity, l2 or l1 region.
-    Method: pre-activation bounds layer by layer by algorithm 1, then the dual objective of each row.
+    Method: pre-activation bounds layer by layer by algorithm 1, then the dual objective of each row; with few
+        inputs the same numbers are propagated forward (``forward``).
     Property: sound; differentiable; not ordered with interval bounds.
     Source: Wong & Kolter 2018 (arXiv 1711.00851), theorem 1 and algorithm 1; Wong 2020, algorithm 2.
 
@@ -32,6 +34,12 @@ class DualBound(AbstractBoundMethod):
 
     def bound(self, network: Network, region: Region, spec: Specification) -> BoundResult:
         rule = "dual-tight" if self.tighten else "dual"
-        root = root_bounds(network, region, rule)
-        margins = bound_claim(network, root.relaxations, region, spec.C, spec.d)
+        forward = None
+        if isinstance(region, Box) and not self.tighten and goes_forward(network, region):
+            forward = dual_forward(network, region, spec.C, spec.d)
+        if forward is not None:
+            margins, root = forward
+        else:
+            root = root_bounds(network, region, rule)
+            margins = bound_claim(network, root.relaxations, region, spec.C, spec.d)
         return BoundResult(margins, root.layers, Multipliers(rule), count_unstable(root.layers))

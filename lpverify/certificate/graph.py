@@ -133,7 +133,7 @@ def _map(packed: Packed, entry: dict[str, Any]) -> PlainMap:
         places = arrays[key].values()
         if arrays[key].dtype != "<i8" or arrays[key].shape != values.shape:
             raise ValueError(f"sparse {key} are not int64 of the values' shape")
-        if len(places) and not (0 <= min(places) and max(places) < limit):
+        if len(places) and (min(places) < 0 or max(places) >= limit):
             raise ValueError(f"sparse {key} leave 0..{limit - 1}")
     pairs = set(zip(arrays["rows"].values(), arrays["cols"].values(), strict=True))
     if len(pairs) != values.shape[0]:

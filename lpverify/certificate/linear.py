@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -36,7 +35,7 @@ def to_index(raw: RawArray) -> Index:
 
 @dataclass(frozen=True)
 class Windows:
-    """R rows, each a window (h, w) of an image ``shape`` = (C, H, W): ``values`` (R, h, w, C), corners ``top``, ``left``.
+    """R rows, each a window of an image ``shape`` = (C, H, W): ``values`` (R, h, w, C), corners ``top``, ``left``.
 
     Rows are ordered example by example, ``batch`` examples. Positions outside the image count for nothing:
     ``gather`` returns 0 there for every table.
@@ -226,7 +225,7 @@ def _ungrouped(weight: Array, groups: int) -> Array:
     if groups == 1:
         return weight
     c_out, c_in, height, width = weight.shape
-    full: Any = np.zeros((c_out, c_in * groups, height, width))
+    full = np.zeros((c_out, c_in * groups, height, width))
     each = c_out // groups
     for g in range(groups):
         full[g * each : (g + 1) * each, g * c_in : (g + 1) * c_in] = weight[g * each : (g + 1) * each]

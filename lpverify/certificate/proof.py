@@ -19,6 +19,7 @@ checked in order. ``tree`` is the root leaf; version 1 has no splits.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from lpverify.certificate.claim import Claim, decode_claim, encode_claim
@@ -143,7 +144,7 @@ def _slopes(packed: Packed, entries: Any, rows: int) -> tuple[Slopes, ...]:
         if any(v > UNIT_SLOPE for v in values.values()):
             raise CertificateError(f"{packed.name}: a slope is above 1")
         places = neurons.values()
-        if any(a >= b for a, b in zip(places, places[1:], strict=False)):
+        if any(a >= b for a, b in pairwise(places)):
             raise CertificateError(f"{packed.name}: the neurons of a slope table do not rise")
         found.append(Slopes(_whole(packed, entry["node"]), neurons, values))
     if len({s.node for s in found}) != len(found):
@@ -181,7 +182,8 @@ class Witness:
         region, rows = encode_claim(self.claim, arrays)
         header = {
             "format": WITNESS_FORMAT, "version": VERSION, "network": self.network, "region": region, "claim": rows,
-            "x": {"array": 0}, "row": self.row, "margin": repr(self.margin), "margin_float32": repr(self.margin_float32),
+            "x": {"array": 0}, "row": self.row,
+            "margin": repr(self.margin), "margin_float32": repr(self.margin_float32),
         }  # fmt: skip
         return pack(header, arrays)
 
@@ -198,7 +200,7 @@ def decode_witness(data: bytes, name: str = "<bytes>") -> Witness:
     if x.shape[0] != claim.inputs:
         raise CertificateError(f"{name}: the point has {x.shape[0]} inputs, the claim {claim.inputs}")
     try:
-        margins = float(header.get("margin")), float(header.get("margin_float32"))
+        margins = float(header["margin"]), float(header["margin_float32"])
         network = str(header["network"])
     except (KeyError, TypeError, ValueError):
         raise CertificateError(f"{name}: the margins or the network's name are missing") from None

@@ -245,7 +245,8 @@ class Checker:
         raw_lower, raw_upper = lower.copy(), upper.copy()
         widest = max(node.size for node in self.network.nodes[: index + 1])
         mirrored = self.rule != "crown"
-        for examples, neurons in chunks((lower < 0) & (upper > 0), widest):
+        mask = (lower < 0) & (upper > 0)
+        for examples, neurons in chunks(mask, widest):
             if mirrored:
                 low, high = self._neurons(index, examples, neurons, np.ones(neurons.shape), mirrored=True)
             else:
@@ -254,6 +255,8 @@ class Checker:
                 low, high = np.split(both, 2, axis=1)
             raw_lower[examples[:, None], neurons] = low
             raw_upper[examples[:, None], neurons] = -high
+        # Units that only filled up a rectangle: the outcome must not depend on what else is in the batch.
+        raw_lower, raw_upper = np.where(mask, raw_lower, lower), np.where(mask, raw_upper, upper)
         self.slope[index] = (raw_upper >= -raw_lower).astype(np.float64)
         if self.rule == "dual":
             return raw_lower, raw_upper
@@ -268,7 +271,7 @@ class Checker:
             neurons, sides = to_index(lemma.neurons)[None], to_index(lemma.sides)
             one = np.array([example])
             local = self._with_slopes(one, [lemma.slopes])
-            bound, _ = self._neurons(source, one, neurons, 1.0 - 2.0 * sides[None], local)
+            bound, _ = self._neurons(source, one, neurons, np.where(sides[None] == 0, 1.0, -1.0), local)
             lower, upper = self.range[source]
             below, above = neurons[0][sides == 0], neurons[0][sides == 1]
             lower[example, below] = np.fmax(lower[example, below], bound[0][sides == 0])
@@ -515,7 +518,8 @@ def _misfit(network: Network, certificate: Certificate) -> str:
 
 
 def _check_group(network: Network, certificates: Sequence[Certificate]) -> Array:
-    checker = Checker(network, regions([c.claim for c in certificates]), certificates[0].rule, certificates[0].semantics)
+    first = certificates[0]
+    checker = Checker(network, regions([c.claim for c in certificates]), first.rule, first.semantics)
     checker.run(certificates)
     rows = [claim_rows(c.claim) for c in certificates]
     C, d = np.stack([r[0] for r in rows]), np.stack([r[1] for r in rows])
