@@ -11,4 +11,13 @@ from lpverify.bounds.interval import IntervalBound
 _ALL: tuple[type[AbstractBoundMethod], ...] = (IntervalBound, DualBound, CrownBound, AlphaBound)
 METHODS = {method.name: method for method in _ALL}
 
-__all__ = ["METHODS", "AbstractBoundMethod", "AlphaBound", "BoundResult", "CrownBound", "DualBound", "IntervalBound", "Multipliers"]
+__all__ = [
+    "METHODS",
+    "AbstractBoundMethod",
+    "AlphaBound",
+    "BoundResult",
+    "CrownBound",
+    "DualBound",
+    "IntervalBound",
+    "Multipliers",
+]
