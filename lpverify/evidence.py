@@ -58,10 +58,7 @@ def _lemma(stored: LemmaRows, example: int, bound: BoundResult) -> list[Lemma]:
     place = (stored.examples == example).nonzero().flatten().tolist()
     found = []
     for at in place:
-        layer = bound.layers[stored.node]
-        # The rectangle of rows is filled up with other neurons; only unstable ones are worth storing.
-        neurons, sides = as_numpy(stored.neurons[at]), as_numpy(stored.sides[at])
-        keep = as_numpy(layer.unstable[example])[neurons]
+        neurons, sides, keep = (as_numpy(t[at]) for t in (stored.neurons, stored.sides, stored.needed))
         own = {k: s[at][keep] for k, s in stored.slopes.items()}
         slopes = _slopes(own, bound, example)
         found.append(Lemma(stored.node, _indices(neurons[keep]), _bytes(sides[keep]), slopes))

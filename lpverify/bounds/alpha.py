@@ -68,7 +68,8 @@ class AlphaBound(AbstractBoundMethod):
         width = sum(layer.lower.shape[1] for layer in root.layers.values()) * spec.C.shape[1]
         each = max(1, CHUNK_ENTRIES[spec.C.device.type] // max(1, width))
         margins, parts = [], []
-        for examples in torch.arange(spec.C.shape[0], device=spec.C.device).split(each):
+        for start in range(0, spec.C.shape[0], each):
+            examples = torch.arange(start, min(start + each, spec.C.shape[0]), device=spec.C.device)
             local, part = root.select(examples), spec.select(examples)
             found, slopes = self._ascend(
                 local.layers,
@@ -99,7 +100,8 @@ class AlphaBound(AbstractBoundMethod):
         slopes = {k: start[k].unsqueeze(1).repeat(1, rows, 1).requires_grad_() for k in layers}
         best, best_slopes = None, {k: s.detach().clone() for k, s in slopes.items()}
         # float32 bounds overshoot by rounding when ascended; Adam's own state is in the engine's dtype.
-        optimizer = torch.optim.Adam(list(slopes.values()), lr=self.rate, betas=(0.9, 0.99), maximize=True)
+        # Its eps is tiny, for a step must not depend on the scale of a layer.
+        optimizer = torch.optim.Adam(list(slopes.values()), lr=self.rate, betas=(0.9, 0.99), eps=1e-30, maximize=True)
         for step in range(self.steps + 1):
             relaxations = {k: self._relax(network, k, layer, slopes[k]) for k, layer in layers.items()}
             value = evaluate(relaxations)
@@ -141,7 +143,8 @@ class AlphaBound(AbstractBoundMethod):
             layer = root.layers[index]
             if isinstance(network.nodes[node.input], Affine) and self._has_relus_below(network, node.input):
                 width = max(sum(x.lower.shape[1] for x in done.layers.values()), max(network.sizes[: node.input]))
-                for examples, neurons in chunks(layer.unstable, width):
+                unstable = layer.unstable
+                for examples, neurons in chunks(unstable, width):
                     if time.perf_counter() > deadline:
                         break
                     rows = torch.cat([neurons, neurons], dim=1)
@@ -156,8 +159,9 @@ class AlphaBound(AbstractBoundMethod):
                         done.select(examples).slopes,
                         deadline,
                     )
-                    layer = _apply(layer, examples, neurons, low)
-                    lemmas.append(LemmaRows(index, examples, rows, sides, slopes))
+                    layer = _apply(layer, unstable, examples, neurons, low)
+                    needed = unstable[examples.unsqueeze(1), rows]
+                    lemmas.append(LemmaRows(index, examples, rows, sides, needed, slopes))
             done.layers[index] = layer
             done.slopes[index] = root.slopes[index]
         return done, lemmas
@@ -173,10 +177,11 @@ class AlphaBound(AbstractBoundMethod):
         return False
 
 
-def _apply(layer: LayerBounds, examples: Tensor, neurons: Tensor, low: Tensor) -> LayerBounds:
-    """The layer's bounds with the better ones of ``low`` (b, 2m): lower bounds of z, then of -z."""
+def _apply(layer: LayerBounds, unstable: Tensor, examples: Tensor, neurons: Tensor, low: Tensor) -> LayerBounds:
+    """The bounds of ``unstable`` units with the better ones of ``low`` (b, 2m): lower bounds of z, then of -z."""
     below, above = low.chunk(2, dim=1)
     place = (examples.unsqueeze(1).expand_as(neurons), neurons)
     lower = layer.lower.index_put(place, torch.maximum(below, layer.lower[place]))
     upper = layer.upper.index_put(place, torch.minimum(-above, layer.upper[place]))
+    lower, upper = torch.where(unstable, lower, layer.lower), torch.where(unstable, upper, layer.upper)
     return replace(layer, lower=torch.minimum(lower, upper), upper=torch.maximum(lower, upper))

@@ -20,6 +20,7 @@ class LemmaRows:
         node: the ReLU's node index.
         examples: (b,) indices into the batch.
         neurons, sides: (b, m) units, each bounded from below (side 0) or above (1).
+        needed: (b, m) whether the unit was unstable before; the other rows only fill up the rectangle.
         slopes: lower slopes of the ReLUs before it, each (b, m, n_j).
     """
 
@@ -27,6 +28,7 @@ class LemmaRows:
     examples: Tensor
     neurons: Tensor
     sides: Tensor
+    needed: Tensor
     slopes: dict[int, Tensor]
 
 
