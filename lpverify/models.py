@@ -27,20 +27,33 @@ Shape = tuple[int, ...]
 Layer = tuple[str, tuple[int, ...]]
 
 
-class ResidualSum(nn.Module):
-    """The block skip(x) + convolution(relu(first(x))) without the ReLU that follows it."""
+class Branches(nn.Module):
+    """A sum of convolutions of earlier values: ``Ws[k]`` reads the k-th of the last ``reach`` values.
 
-    def __init__(self, channels_in: int, channels: int, downsample: bool) -> None:
+    The parameter names are those of the authors' checkpoints.
+    """
+
+    def __init__(self, reach: int, convolutions: dict[int, nn.Conv2d]) -> None:
         super().__init__()
-        first, stride, side = (4, 2, 2) if downsample else (3, 1, 1)
-        self.first = nn.Conv2d(channels_in, channels, first, stride=stride, padding=1)
-        self.skip = nn.Conv2d(channels_in, channels, side, stride=stride)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        self.reach = reach
+        self.Ws = nn.ModuleDict({str(k): conv for k, conv in convolutions.items()})
+
+    def forward(self, values: list[Tensor]) -> Tensor:
+        """Values (B, C, H, W), oldest first -> (B, C', H', W')."""
+        recent = values[-self.reach :]
+        terms = [conv(recent[int(k)]) for k, conv in self.Ws.items()]
+        return sum(terms[1:], start=terms[0])
+
+
+class ResidualSequential(nn.Sequential):
+    """Layers in sequence, among which ``Branches`` see all the values before them."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C', H', W')."""
-        out: Tensor = self.skip(x) + self.second(self.first(x).relu())
-        return out
+        """(B, C, H, W) -> (B, n)."""
+        values = [x]
+        for layer in self:
+            values.append(layer(values) if isinstance(layer, Branches) else layer(values[-1]))
+        return values[-1]
 
 
 def chain(shape: Shape, layers: list[Layer]) -> nn.Sequential:
@@ -96,12 +109,18 @@ def deep(k: int, shape: Shape = MNIST) -> nn.Sequential:
 
 
 def resnet() -> nn.Sequential:
-    """The residual CIFAR network: a convolution of 16 channels, blocks of 16, 16, 32, 64, a layer of 1000."""
+    """The residual CIFAR network: a convolution of 16 channels, blocks of 16, 16, 32, 64, a layer of 1000.
+
+    A block is relu(skip(x) + second(relu(first(x)))); the blocks of 32 and 64 channels halve the image.
+    """
     modules: list[nn.Module] = [nn.Conv2d(3, 16, 3, padding=1), nn.ReLU()]
-    for channels_in, channels, downsample in ((16, 16, False), (16, 16, False), (16, 32, True), (32, 64, True)):
-        modules += [ResidualSum(channels_in, channels, downsample), nn.ReLU()]
+    for before, channels, stride in ((16, 16, 1), (16, 16, 1), (16, 32, 2), (32, 64, 2)):
+        first = nn.Conv2d(before, channels, 3 if stride == 1 else 4, stride=stride, padding=1)
+        skip = nn.Conv2d(before, channels, stride, stride=stride)
+        second = nn.Conv2d(channels, channels, 3, padding=1)
+        modules += [Branches(1, {0: first}), nn.ReLU(), Branches(3, {0: skip, 2: second}), nn.ReLU()]
     modules += [nn.Flatten(), nn.Linear(64 * 8 * 8, 1000), nn.ReLU(), nn.Linear(1000, 10)]
-    return nn.Sequential(*modules)
+    return ResidualSequential(*modules)
 
 
 def fully_connected(sizes: list[int]) -> nn.Sequential:

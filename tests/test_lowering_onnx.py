@@ -242,7 +242,7 @@ REFUSED: dict[str, tuple[onnx.NodeProto, dict[str, Any], str]] = {
     "training": (
         node("BatchNormalization", *"wwww", training_mode=1), {"w": np.ones(5)}, r"training_mode, or spatial = 0,"),
     "ceil": (
-        node("MaxPool", kernel_shape=[2], strides=[2], ceil_mode=1), {}, r"expected a batch of 1 and one or two spatial"),
+        node("MaxPool", kernel_shape=[2], strides=[2], ceil_mode=1), {}, r"expected a batch of 1 and one or two"),
     "mode": (node("Pad", pads=[0, 1, 0, 1], mode="reflect"), {}, r"Pad node 'the_node': mode 'reflect'"),
     "shape of the input": (node("Reshape", "x"), {}, r"Reshape node 'the_node': a shape that depends"),
 }  # fmt: skip
@@ -261,8 +261,8 @@ MALFORMED: dict[str, tuple[onnx.ModelProto, str]] = {
     "twice": (build([node("Relu"), node("Abs")], ROW), r"Abs node 'the_node': its output is missing or defined twice"),
     "inputs": (build([node("Gemm")], ROW), r"Gemm node 'the_node': has 1 inputs, expected 2 to 3"),
     "nan": (
-        build([node("Add", "w")], ROW, {"w": np.array([0, 1, np.nan, 0, 0])}), r"initialiser 'w' is nan at index \(2,\)"),
-    "infinite": (build([node("Mul", "w")], ROW, {"w": np.array([np.inf, 1])}), r"initialiser 'w' is inf at index \(0,\)"),
+        build([node("Add", "w")], ROW, {"w": np.array([0, 1, np.nan, 0, 0])}), r"'w' is nan at index \(2,\)"),
+    "infinite": (build([node("Mul", "w")], ROW, {"w": np.array([np.inf, 1])}), r"'w' is inf at index \(0,\)"),
     "zero": (build([node("Div", "w")], ROW, {"w": np.zeros(5)}), r"Div node 'the_node': divides by 0"),
     "weight": (build([node("MatMul", "w")], ROW, {"w": random(4, 3)}), r"weight \(3, 4\) does not take an input of"),
     "kernel": (build([node("Conv", "w")], IMAGE, {"w": random(4, 2, 3, 3)}), r"does not fit \(3, 7, 6\)"),

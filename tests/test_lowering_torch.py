@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lpverify.errors import ModelError, UnsupportedLayerError
 from lpverify.lowering import lower_module, trace
-from lpverify.network import Affine, Conv2d, Diagonal, Network, ReLU, Sparse
+from lpverify.network import Affine, Conv2d, Dense, Diagonal, Network, ReLU, Sparse
 
 Function = Callable[[Tensor], Tensor]
 
@@ -69,6 +69,7 @@ def affine_maps(network: Network) -> list[list[str]]:
 
 
 IMAGE = (3, 9, 8)
+# fmt: off
 MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "linear": (lambda: nn.Linear(5, 3), (5,)),
     "linear without bias": (lambda: nn.Linear(5, 3, bias=False), (5,)),
@@ -111,7 +112,7 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         lambda: Apply(lambda x: (x.permute(0, 2, 3, 1) * torch.arange(1.0, 3).double()).relu().permute(0, 3, 1, 2),
                       nn.Conv2d(3, 2, 3)),
         IMAGE,
-    ),  # fmt: skip
+    ),
     "transpose of a sum": (lambda: Apply(lambda x: x.transpose(1, 2) + x.reshape(x.size(0), 9, 3, 8)), IMAGE),
     "squeeze": (lambda: Apply(lambda x: x.unsqueeze(1).squeeze(1).unsqueeze(-1)), (5,)),
     "slices": (lambda: Apply(lambda x: torch.cat([x[:, 1:3], x[:, ::2], x[:, 4:5]], 1), nn.Linear(4, 5)), (4,)),
@@ -135,7 +136,8 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "maximum": (lambda: Apply(lambda x: torch.maximum(x, 2 * x - 1) + torch.minimum(x, -x), nn.Linear(4, 5)), (4,)),
     "weight-norm": (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 5)), (4,)),
     "tied weights": (lambda: Apply(lambda x: x, *([nn.Linear(4, 4)] * 2)), (4,)),
-}  # fmt: skip
+}
+# fmt: on
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -201,7 +203,8 @@ def test_live_parameters_are_the_modules_own() -> None:
     network = lower_module(module, (1, 4, 4))
     first, last = network.nodes[1], network.nodes[-1]
     assert isinstance(first, Affine) and isinstance(last, Affine)
-    assert first.maps[0].weight is module[0].weight and last.maps[0].weight is module[3].weight  # type: ignore[attr-defined]
+    assert isinstance(first.maps[0], Conv2d) and first.maps[0].weight is module[0].weight
+    assert isinstance(last.maps[0], Dense) and last.maps[0].weight is module[3].weight
     with torch.no_grad():
         module[3].bias.add_(1.0)
     x = torch.rand(2, 1, 4, 4)
