@@ -118,6 +118,7 @@ def _propagate(
             _add(pending, node.input, rows)
         else:
             if not bias_is_folded(network, index):
+                rows = rows.cropped() if isinstance(rows, Patches) else rows
                 gain = _inner(rows, node.bias)
                 score, above = score + gain, above + gain
             for source, linear in zip(node.inputs, node.maps, strict=True):

@@ -48,6 +48,12 @@ class Patches:
         place = (example.view(-1, 1, 1) * image_h + y.unsqueeze(2)) * image_w + x.unsqueeze(1)
         return torch.where(inside, place, self.batch * image_h * image_w).flatten(1)
 
+    def cropped(self) -> Patches:
+        """The same rows with zeros outside the image, where a convolution's padding reads nothing."""
+        outside = self.batch * self.image[1] * self.image[2]
+        inside = (self.positions < outside).view(*self.values.shape[:3], 1)
+        return replace(self, values=self.values * inside)
+
     def gather(self, *tables: Tensor) -> tuple[Tensor, ...]:
         """The windows of per-unit tables (B, n) or (n,), zero outside the image: each (R, h, w, C)."""
         channels, height, width = self.image

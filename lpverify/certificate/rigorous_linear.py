@@ -59,6 +59,11 @@ class Windows:
         place = np.where(inside, y[:, :, None] * self.shape[2] + x[:, None, :], 0)
         return place.reshape(rows, -1), inside.reshape(rows, -1)
 
+    def cropped(self) -> Windows:
+        """The same rows with zeros outside the image, where a convolution's padding reads nothing."""
+        _, inside = self._places()
+        return self.with_values(self.values * inside.reshape(*self.values.shape[:3], 1))
+
     def gather(self, *tables: Array) -> list[Array]:
         """The windows of tables (B, n), zero outside the image: each (R, h, w, C)."""
         channels, pixels = self.shape[0], self.shape[1] * self.shape[2]

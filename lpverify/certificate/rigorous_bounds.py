@@ -1,0 +1,367 @@
+"""The bounds of the rigorous float64 checker, with every rounding error accounted for.
+
+For arbitrary vectors v at the pre-activations z (Wong & Kolter 2018, theorem 1, stated for any multipliers):
+
+    c.f(x) + d >= d + sum v.b + min over the region of w_0.x + sum phi,
+    phi = min over z in {l, u} and, if l < 0 < u, 0 of w max(z, 0) - v z
+
+where w = the sum of W^T v over a node's consumers and [l, u] are bounds of z proved before. Floating point
+enters in three ways, and each is charged to a table before any row is multiplied, so that a checked bound
+costs no more than an unchecked one:
+
+    w is computed, not exact   a row v through W costs at most gamma_N |v|.(|W| H + |b|), where H bounds the
+                               values that W multiplies. E = that vector (and the float32 semantics' evaluation
+                               error, which has the same form) moves the bias: v.b becomes v.b - |v|.E.
+    v is rounded               any v is sound, only the phi of the rounded v differs: 8 u max(|l|, u, |b| + E).
+    sums are rounded           gamma_N times the sum of the terms' magnitudes: 4 gamma_N of each table entry.
+
+N exceeds the number of all terms of one bound, gamma_N = N u / (1 - N u), u = 2^-53: any order of summation
+is covered (Higham 2002, section 3.1 and lemma 3.1). Underflow is charged absolutely. Overflow gives infinity or NaN,
+and every test is written so that NaN proves nothing. numpy only; nothing is taken from the engines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lpverify.certificate.graph import PlainNetwork, PlainNode
+from lpverify.certificate.proof import UNIT_SLOPE, Certificate, Slopes
+from lpverify.certificate.rigorous_linear import Array, Index, LinearMap, Rows, Windows, to_float, to_index
+from lpverify.certificate.rigorous_region import TINY, UNIT, Region, inner
+
+CHUNK_ENTRIES = 2**20
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """A node's tables, (B, n) or (B, m, n): slopes and gains for positive and for negative row entries."""
+
+    lower_slope: Array
+    upper_slope: Array
+    lower_gain: Array
+    upper_gain: Array
+
+    def select(self, examples: Index) -> Tables:
+        """The tables of some examples."""
+        return Tables(
+            self.lower_slope[examples], self.upper_slope[examples], self.lower_gain[examples], self.upper_gain[examples]
+        )
+
+
+class Network:
+    """The network file in float64, shared by all certificates that name it."""
+
+    def __init__(self, plain: PlainNetwork) -> None:
+        self.sha256 = plain.sha256
+        self.nodes: tuple[PlainNode, ...] = plain.nodes
+        self.maps = [[LinearMap(m) for m in node.maps] for node in plain.nodes]
+        self.bias = [to_float(node.bias) if node.bias is not None else None for node in plain.nodes]
+        reals = [a for node in plain.nodes for m in node.maps for k, a in m.arrays.items() if k in ("weight", "values")]
+        reals += [node.bias for node in plain.nodes if node.bias is not None]
+        self.is_float32 = all(a.dtype == "<f4" for a in reals)
+        self.readers: list[list[int]] = [[] for _ in plain.nodes]
+        for index, node in enumerate(plain.nodes):
+            for source in node.inputs:
+                self.readers[source].append(index)
+        fans = [sum(m.fan[0] for m in maps) for maps in self.maps] + [0]
+        back = [sum(max(m.fan[1] for m in self.maps[r]) if self.maps[r] else 1 for r in rs) for rs in self.readers]
+        terms = sum(node.size for node in plain.nodes) + max(fans) + max(back) + 64
+        self.gamma = terms * UNIT / (1 - terms * UNIT)
+
+    def is_folded(self, index: int) -> bool:
+        """Whether an affine node's bias and error are charged in its only reader's tables, a ReLU's."""
+        return len(self.readers[index]) == 1 and self.nodes[self.readers[index][0]].kind == "relu"
+
+    def feeds_relu(self, index: int) -> bool:
+        """Whether some ReLU reads this node."""
+        return any(self.nodes[r].kind == "relu" for r in self.readers[index])
+
+
+class Checker:
+    """The bounds of one batch of examples over one kind of region, rule and semantics."""
+
+    def __init__(self, network: Network, region: Region, rule: str, semantics: str) -> None:
+        self.network, self.region, self.rule, self.semantics = network, region, rule, semantics
+        self.range: dict[int, tuple[Array, Array]] = {}
+        self.error: dict[int, Array] = {}
+        self.slope: dict[int, Array] = {}
+        self.tables: dict[int, Tables] = {}
+        self.underflow = np.full(len(region.lower), 2.0**-1000)
+
+    def run(self, certificates: Sequence[Certificate]) -> None:
+        """Compute the range and the tables of every node in order, with the certificates' lemmas."""
+        for index, node in enumerate(self.network.nodes):
+            if node.kind == "input":
+                self.range[index] = (self.region.lower, self.region.upper)
+            elif node.kind == "affine":
+                self._affine(index, node)
+            else:
+                for example, certificate in enumerate(certificates):
+                    self._lemmas(index, example, certificate)
+                self._relu(index, node.inputs[0])
+            size = np.maximum(np.abs(self.range[index][0]), np.abs(self.range[index][1])).sum(axis=1)
+            self.underflow = self.underflow + 2.0**-1060 * size / UNIT * self.network.gamma
+
+    def _affine(self, index: int, node: PlainNode) -> None:
+        """Interval arithmetic, the error vector E, and the backward pass where a ReLU needs better."""
+        net = self.network
+        bias = net.bias[index]
+        assert bias is not None
+        batch = len(self.region.lower)
+        center, radius = np.tile(bias, (batch, 1)), np.zeros((batch, len(bias)))
+        size = np.tile(np.abs(bias), (batch, 1))
+        for source, linear in zip(node.inputs, net.maps[index], strict=True):
+            lower, upper = self.range[source]
+            middle = lower + (upper - lower) / 2
+            half = np.maximum(upper - middle, middle - lower) * (1 + 4 * UNIT)
+            center = center + linear.apply(middle)
+            both = linear.apply(np.concatenate([half, np.maximum(np.abs(lower), np.abs(upper))]), magnitude=True)
+            radius, size = radius + both[:batch], size + both[batch:]
+        error = 4 * net.gamma * size + TINY / UNIT * net.gamma
+        if self.semantics == "float32":
+            error = error + self._float32_error(index, size)
+        self.error[index] = error
+        lower, upper = center - radius - error, center + radius + error
+        self.slope[index] = (upper >= -lower).astype(np.float64)
+        direct = len(node.inputs) <= 1 and all(s == 0 for s in node.inputs) and self.region.norm == "inf"
+        if net.feeds_relu(index) and self.rule != "interval" and not direct:
+            lower, upper = self._refine(index, lower, upper)
+        self.range[index] = (lower, upper)
+
+    def _float32_error(self, index: int, size: Array) -> Array:
+        """E of the float32 semantics: gamma_(n+1) (|W| H + |b|) at u = 2^-24, and n + 1 underflows."""
+        n = sum(linear.fan[0] for linear in self.network.maps[index]) + 1
+        if n >= 2**23:
+            return np.full_like(size, np.inf)
+        gamma = n * 2.0**-24 / (1 - n * 2.0**-24) * (1 + 4 * UNIT)
+        return np.where(size < 2.0**127, gamma * size * (1 + 8 * self.network.gamma) + n * 2.0**-149, np.inf)
+
+    def _refine(self, index: int, lower: Array, upper: Array) -> tuple[Array, Array]:
+        """The backward pass's bounds for neurons that the interval leaves possibly unstable."""
+        raw_lower, raw_upper = lower.copy(), upper.copy()
+        widest = max(node.size for node in self.network.nodes[: index + 1])
+        mirrored = self.rule != "crown"
+        mask = (lower < 0) & (upper > 0)
+        for examples, neurons in chunks(mask, widest):
+            if mirrored:
+                low, high = self._neurons(index, examples, neurons, np.ones(neurons.shape), mirrored=True)
+            else:
+                signs = np.concatenate([np.ones(neurons.shape), -np.ones(neurons.shape)], axis=1)
+                both, _ = self._neurons(index, examples, np.concatenate([neurons, neurons], axis=1), signs)
+                low, high = np.split(both, 2, axis=1)
+            raw_lower[examples[:, None], neurons] = low
+            raw_upper[examples[:, None], neurons] = -high
+        # Units that only filled up a rectangle: the outcome must not depend on what else is in the batch.
+        raw_lower, raw_upper = np.where(mask, raw_lower, lower), np.where(mask, raw_upper, upper)
+        self.slope[index] = (raw_upper >= -raw_lower).astype(np.float64)
+        if self.rule == "dual":
+            return raw_lower, raw_upper
+        return np.fmax(lower, raw_lower), np.fmin(upper, raw_upper)
+
+    def _lemmas(self, index: int, example: int, certificate: Certificate) -> None:
+        """Tighten the input range of ReLU ``index`` for one example by its lemmas."""
+        for lemma in certificate.lemmas:
+            if lemma.node != index:
+                continue
+            source = self.network.nodes[index].inputs[0]
+            neurons, sides = to_index(lemma.neurons)[None], to_index(lemma.sides)
+            one = np.array([example])
+            local = self._with_slopes(one, [lemma.slopes])
+            bound, _ = self._neurons(source, one, neurons, np.where(sides[None] == 0, 1.0, -1.0), local)
+            lower, upper = self.range[source]
+            below, above = neurons[0][sides == 0], neurons[0][sides == 1]
+            lower[example, below] = np.fmax(lower[example, below], bound[0][sides == 0])
+            upper[example, above] = np.fmin(upper[example, above], -bound[0][sides == 1])
+
+    def _relu(self, index: int, source: int) -> None:
+        """The tables of a ReLU by the rule, and the range of its value."""
+        lower, upper = self.range[source]
+        self.tables[index] = self._table(index, None, None)
+        floor = np.maximum(lower, 0.0)
+        if self.rule == "dual":
+            unstable = ~(lower >= 0) & ~(upper <= 0)
+            width = np.where(unstable, upper - lower, 1.0)
+            floor = np.where(unstable, upper * lower / width, floor)
+        self.range[index] = (floor, np.maximum(upper, 0.0))
+
+    def _table(self, index: int, slopes: Array | None, examples: Index | None) -> Tables:
+        """The tables of ReLU ``index``, by the rule or with lower slopes (b, m, n) for some examples."""
+        source = self.network.nodes[index].inputs[0]
+        lower, upper = self.range[source]
+        bias = error = np.zeros((1, lower.shape[1]))
+        if source in self.error and self.network.is_folded(source):
+            bias, error = np.asarray(self.network.bias[source])[None], self.error[source]
+        if self.rule == "interval":
+            zero = np.zeros_like(lower)
+            low, high = np.maximum(lower, 0.0), np.maximum(upper, 0.0)
+            slack = 4 * self.network.gamma * (low + high) + TINY
+            return Tables(zero, zero, low - slack, high + slack)
+        unstable = ~(lower >= 0) & ~(upper <= 0)
+        s = np.where(unstable, upper / np.where(unstable, upper - lower, 1.0), (lower >= 0).astype(np.float64))
+        s = np.clip(s, 0.0, 1.0)
+        cut = np.where(unstable, np.maximum(-s * lower, (1 - s) * upper), 0.0)
+        reach = np.where(unstable, np.maximum(-lower, upper), 0.0)
+        if slopes is not None and examples is not None:
+            bias_all = np.broadcast_to(bias, lower.shape)
+            error_all = np.broadcast_to(error, lower.shape)
+            lower_slope = np.where(unstable[examples, None], slopes, s[examples, None])
+            s, cut, reach = s[examples, None], cut[examples, None], reach[examples, None]
+            bias, error = bias_all[examples, None], error_all[examples, None]
+        elif self.rule == "crown":
+            rule_slope = self.slope.get(source, (upper >= -lower).astype(np.float64))
+            lower_slope = np.where(unstable, rule_slope, s)
+        else:
+            lower_slope = s
+        # Where a slope is exactly 0 or 1 everywhere it is used, v is exact and phi has no rounding of its own.
+        slack = 8 * UNIT * (reach + np.abs(bias) + error) + TINY
+        slack = slack + 8 * self.network.gamma * (np.abs(bias) + error + cut)
+        lower_gain = lower_slope * (bias - error) - slack * (lower_slope + s > 0)
+        upper_gain = s * (bias + error) + cut + slack * (lower_slope + s > 0)
+        return Tables(lower_slope, np.broadcast_to(s, lower_slope.shape), lower_gain, upper_gain)
+
+    def _with_slopes(self, examples: Index, slopes: Sequence[Sequence[Slopes]]) -> dict[int, Tables]:
+        """The tables of ``examples`` with stored lower slopes for their rows; nodes without any follow the rule."""
+        local = {k: t.select(examples) for k, t in self.tables.items()}
+        for index in {s.node for per_example in slopes for s in per_example} & set(self.tables):
+            rows = max(s.values.shape[0] for per_example in slopes for s in per_example)
+            values = np.repeat(local[index].lower_slope[:, None], rows, axis=1)
+            for position, per_example in enumerate(slopes):
+                for stored in per_example:
+                    if stored.node == index:
+                        given = to_float(stored.values) / UNIT_SLOPE
+                        values[position][: len(given), to_index(stored.neurons)] = given
+            local[index] = self._table(index, values, examples)
+        return local
+
+    def claim(self, examples: Index, C: Array, d: Array, slopes: Sequence[Sequence[Slopes]] | None = None) -> Array:
+        """Proved lower bounds of C f(x) + d: C (b, m, n_K), d (b, m) -> (b, m)."""
+        tables = None if slopes is None else self._with_slopes(examples, slopes)
+        score = d - 4 * self.network.gamma * np.abs(d)
+        bound, _ = self._propagate(examples, {len(self.network.nodes) - 1: C}, score, score, tables)
+        return bound
+
+    def _neurons(
+        self,
+        index: int,
+        examples: Index,
+        neurons: Index,
+        signs: Array,
+        tables: dict[int, Tables] | None = None,
+        mirrored: bool = False,
+    ) -> tuple[Array, Array]:
+        """Lower bounds of signs * z for units ``neurons`` (b, m) of an affine node (and of -signs * z if mirrored)."""
+        node, pending = self.network.nodes[index], dict[int, Rows]()
+        kinds = {m.kind for m in self.network.maps[index]}
+        windows = "conv2d" in kinds and kinds <= {"conv2d", "diagonal"}
+        windows = windows and len({m.out_shape for m in self.network.maps[index]}) == 1
+        for source, linear in zip(node.inputs, self.network.maps[index], strict=True):
+            rows = linear.first_rows(neurons, windows)
+            if isinstance(rows, Windows):
+                rows = rows.with_values(rows.values * signs.reshape(-1, 1, 1, 1))
+            else:
+                rows = rows * signs[:, :, None]
+            _add(pending, source, rows)
+        bias = np.asarray(self.network.bias[index])[neurons] * signs
+        error = self.error[index][examples[:, None], neurons]
+        return self._propagate(examples, pending, bias - error, -bias - error, tables, mirrored)
+
+    def _propagate(
+        self,
+        examples: Index,
+        pending: dict[int, Rows],
+        score: Array,
+        mirror: Array,
+        tables: dict[int, Tables] | None,
+        mirrored: bool = False,
+    ) -> tuple[Array, Array]:
+        """Carry rows down to the input: the bound, and the bound of the negated rows (valid if ``mirrored``)."""
+        net = self.network
+        while pending:
+            index = max(pending)
+            rows, node = pending.pop(index), net.nodes[index]
+            if node.kind == "input":
+                low, high = self.region.select(examples).minimum(rows, net.gamma)
+            elif node.kind == "relu":
+                table = tables[index] if tables is not None else self.tables[index].select(examples)
+                rows, low, high = _absorb(rows, table, mirrored)
+                _add(pending, node.inputs[0], rows)
+            else:
+                low = high = np.zeros(score.shape)
+                if not net.is_folded(index):
+                    rows = rows.cropped() if isinstance(rows, Windows) else rows
+                    bias = np.broadcast_to(np.asarray(net.bias[index]), self.error[index].shape)[examples]
+                    plain, bent = inner(rows, bias, self.error[index][examples])
+                    low, high = plain - bent, -plain - bent
+                for source, linear in zip(node.inputs, net.maps[index], strict=True):
+                    _add(pending, source, _transpose(linear, rows))
+            score, mirror = score + low, mirror + high
+        tiny = self.underflow[examples][:, None]
+        return score - tiny, mirror - tiny
+
+
+def _add(pending: dict[int, Rows], index: int, rows: Rows) -> None:
+    if isinstance(rows, Windows):
+        _, height, width = rows.shape
+        if 3 * rows.values.shape[1] * rows.values.shape[2] >= 2 * height * width:
+            rows = rows.dense()
+    other = pending.get(index)
+    if other is None:
+        pending[index] = rows
+        return
+    total = rows.plus(other) if isinstance(rows, Windows) and isinstance(other, Windows) else None
+    pending[index] = total if total is not None else _dense(rows) + _dense(other)
+
+
+def _dense(rows: Rows) -> Array:
+    return rows.dense() if isinstance(rows, Windows) else rows
+
+
+def _transpose(linear: LinearMap, rows: Rows) -> Rows:
+    if isinstance(rows, Windows) and linear.kind in ("conv2d", "diagonal") and rows.shape == linear.out_shape:
+        return linear.transpose_windows(rows)
+    rows = _dense(rows)
+    return linear.transpose(rows.reshape(-1, rows.shape[2])).reshape(*rows.shape[:2], -1)
+
+
+def _absorb(rows: Rows, table: Tables, mirrored: bool) -> tuple[Rows, Array, Array]:
+    """Rows behind a ReLU, v = slope * w by the sign of w, and what they add to the bound (and to the mirror's)."""
+    even, odd = (table.lower_slope + table.upper_slope) / 2, (table.lower_slope - table.upper_slope) / 2
+    even_gain, odd_gain = (table.lower_gain + table.upper_gain) / 2, (table.lower_gain - table.upper_gain) / 2
+    if isinstance(rows, Windows) and even.ndim == 3:
+        rows = rows.dense()
+    plain, bent = inner(rows, even_gain, odd_gain)
+    if isinstance(rows, Windows):
+        (a, b) = rows.gather(even, odd)
+        return rows.with_values(rows.values * a + np.abs(rows.values) * b), plain + bent, bent - plain
+    if even.ndim == 2:
+        even, odd = even[:, None], odd[:, None]
+    passed = rows * even
+    if not mirrored:
+        bend = np.abs(rows)
+        bend *= odd
+        passed += bend
+    return passed, plain + bent, bent - plain
+
+
+def chunks(mask: Flags, widest: int) -> Iterator[tuple[Index, Index]]:
+    """Cut the true entries of a mask (B, n) into pieces: examples (b,), units (b, m), of bounded size."""
+    counts = mask.sum(axis=1)
+    order = np.argsort(counts, kind="stable")
+    order = order[counts[order] > 0]
+    ranked = np.argsort(~mask, axis=1, kind="stable")
+    limit, at = max(1, CHUNK_ENTRIES // widest), 0
+    while at < len(order):
+        end = at + 1
+        while end < len(order) and (end + 1 - at) * counts[order[end]] <= limit:
+            if counts[order[end]] > 1.25 * counts[order[at]] + 8:
+                break
+            end += 1
+        examples, most = order[at:end], int(counts[order[end - 1]])
+        for start in range(0, most, limit):
+            yield examples, ranked[examples, start : min(most, start + limit)]
+        at = end
