@@ -41,7 +41,7 @@ class Branches(nn.Module):
     def forward(self, values: list[Tensor]) -> Tensor:
         """Values (B, C, H, W), oldest first -> (B, C', H', W')."""
         recent = values[-self.reach :]
-        terms = [conv(recent[int(k)]) for k, conv in self.Ws.items()]
+        terms: list[Tensor] = [conv(recent[int(k)]) for k, conv in self.Ws.items()]
         return sum(terms[1:], start=terms[0])
 
 

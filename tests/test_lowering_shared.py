@@ -166,7 +166,9 @@ def test_normalisation_is_folded_into_the_first_convolution(shared_data: Path) -
     module.load_state_dict(state_dict(shared_data / row["file"]))
     network = load_model(shared_data / row["file"], arch=arch, mean=mean, std=std)
     x = torch.from_numpy(np.random.default_rng(2).uniform(0, 1, (SAMPLES, 3, 32, 32)))
-    centred = (x - torch.tensor(mean, dtype=torch.float64).view(3, 1, 1)) / torch.tensor(std, dtype=torch.float64).view(3, 1, 1)
+    centred = (x - torch.tensor(mean, dtype=torch.float64).view(3, 1, 1)) / torch.tensor(std, dtype=torch.float64).view(
+        3, 1, 1
+    )
     with torch.no_grad():
         assert torch.allclose(network.forward(x), module.double()(centred), rtol=1e-12, atol=1e-10)
     assert isinstance(network.nodes[1], Affine) and isinstance(network.nodes[1].maps[0], Conv2d)

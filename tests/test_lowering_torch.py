@@ -222,7 +222,8 @@ def test_dtype_casts_differentiably_and_training_flags_are_restored() -> None:
 
 
 def test_numbers_in_the_code_are_rounded_as_torch_rounds_them() -> None:
-    module = Apply(lambda x: x * 0.1, nn.Identity()).float()
+    module = Apply(lambda x: x * 0.1)
+    module.register_buffer("float32", torch.zeros(()))
     network = lower_module(module, (2,), dtype=torch.float64)
     node = network.nodes[1]
     assert isinstance(node, Affine) and isinstance(node.maps[0], Diagonal)

@@ -94,7 +94,8 @@ class Trace:
 def trace(module: nn.Module, input_shape: tuple[int, ...]) -> Trace:
     """Export ``module`` in eval mode for one input of ``input_shape`` (no batch); raises as ``lower_module``."""
     tensors = [*module.parameters(), *module.buffers()]
-    like = next((t for t in tensors if t.is_floating_point()), torch.zeros(()))
+    # Without a tensor of its own a module has no dtype to which the numbers in its code would be rounded.
+    like = next((t for t in tensors if t.is_floating_point()), torch.zeros((), dtype=torch.float64))
     shape = tuple(int(n) for n in input_shape)
     example = torch.zeros(BATCH, *shape, dtype=like.dtype, device=like.device)
     with _eval_mode(module), warnings.catch_warnings(), torch.no_grad():
