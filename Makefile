@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 
 demo: $(VENV)/.installed
 	$(BIN)/lpverify verify lpverify/assets/digits-pgd.safetensors --data digits --eps 0.05 --clip 0 1 \
-	    --out runs/demo --overwrite
+	    --threads 1 --out runs/demo --overwrite
 	$(BIN)/lpverify check runs/demo
 
 test: $(VENV)/.installed-dev

@@ -40,9 +40,9 @@ def restore_signal() -> Any:
     signal.signal(signal.SIGTERM, before)
 
 
-def command(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+def command(*arguments: str, threads: str = "1", **options: Any) -> subprocess.CompletedProcess[str]:
     """The command line in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": threads}
     line = [sys.executable, "-m", "lpverify", *arguments]
     return subprocess.run(line, capture_output=True, text=True, env=environment, timeout=120, **options)
 
@@ -347,3 +347,10 @@ def test_without_a_command_the_help_is_shown() -> None:
 def test_check_refuses_what_is_no_run(tmp_path: Path, capsys: Captured) -> None:
     assert "no results.jsonl there" in refused(capsys, 2, "check", str(tmp_path))
     assert "does not exist" in refused(capsys, 2, "check", str(tmp_path / "none"))
+
+
+def test_threads_are_limited_and_recorded(tmp_path: Path) -> None:
+    ask = ["--data", "digits", "--index", "0:2", "--eps", "0", "--threads", "1", "--out", str(tmp_path / "run")]
+    done = command("verify", DIGITS, *ask, threads="2")
+    assert done.returncode == 0
+    assert json.loads((tmp_path / "run/summary.json").read_text())["threads"] == 1

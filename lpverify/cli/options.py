@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,6 +20,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 METHOD_NAMES = ("interval", "dual", "crown", "alpha")
 NORMS = ("inf", "2", "1")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 LARGEST = Fraction(10) ** 300
 
 
@@ -130,6 +133,14 @@ class Options:
         return command
 
 
+def limit_threads(ctx: click.Context, param: click.Parameter, threads: int | None) -> None:
+    """Let torch and numpy use so many threads; both read the environment when they are first loaded."""
+    if threads is not None:
+        os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(threads)
+
+
 MODEL = Options((
     click.argument("model", type=click.Path(path_type=Path)),
     click.option("--arch", metavar="NAME|MODULE:FUNCTION", help="The architecture of a checkpoint that is not fully "
@@ -171,6 +182,8 @@ ENGINE = Options((
     click.option("--dtype", type=click.Choice(("float32", "float64")), default="float32", show_default=True,
                  help="Arithmetic of the search, which proves nothing itself."),
     click.option("--batch-size", type=click.IntRange(min=1), help="Examples at once; chosen to fit by default."),
+    click.option("--threads", type=click.IntRange(min=1), callback=limit_threads, expose_value=False,
+                 help="Processor threads; torch's own choice by default."),
     click.option("--seed", type=int, default=0, show_default=True, help="Of the attack's random starts."),
 ))  # fmt: skip
 
