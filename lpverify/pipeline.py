@@ -42,6 +42,8 @@ class Session:
     """One network made ready for many batches: for the engines, for exact evaluation and for the checker."""
 
     def __init__(self, network: Network, settings: Settings) -> None:
+        if torch.device(settings.device).type == "cuda" and not torch.cuda.is_available():
+            raise UsageError(f"device: {settings.device!r} is not available here; use cpu")
         exact = network.detach().to(torch.float64, "cpu")
         self.exact, self.settings = exact, settings
         self.engine = exact.to(DTYPES[settings.dtype], settings.device)
@@ -79,6 +81,7 @@ class Progress:
     Attributes:
         best: (B, m) what the engines claim; ``margins`` (B, m) what the checker proved; NaN where nothing.
         decided: results by position in the batch; ``reasons`` and ``methods`` of the others so far.
+        clean: (B, m) the margins at the clean inputs, in float64.
         seconds: (B,) time spent.
         root: CROWN's root bounds and the examples that they are for.
         proposals: the last certificate proposed for an undecided example.
@@ -89,6 +92,7 @@ class Progress:
     decided: dict[int, Result] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
     methods: dict[int, str] = field(default_factory=dict)
+    clean: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     seconds: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     predicted: list[int | None] = field(default_factory=list)
     margins: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
@@ -160,6 +164,7 @@ def _clean_stage(session: Session, batch: Batch, progress: Progress) -> None:
     labelled = batch.labels and batch.labels[0] is not None
     progress.predicted = [int(o.argmax()) if labelled and o.isfinite().all() else None for o in outputs]
     margins = batch.spec.margins(outputs)
+    progress.clean = as_numpy(margins)
     # A margin this close to 0 is settled by exact evaluation, as is every negative one.
     close = margins.amin(1) <= 1e-6 * (1 + outputs.abs().amax(1))
     for i in (close | margins.isnan().any(1)).nonzero().flatten().tolist():
@@ -290,7 +295,7 @@ def _certify(
     for i, outcome in zip(hopeful, outcomes, strict=True):
         progress.margins[i] = np.fmax(progress.margins[i], outcome.margins)
         if outcome.accepted:
-            _agree_with_points(session, batch, i, outcome.margins)
+            _agree_with_points(batch, progress, i, outcome.margins)
             proof = progress.proposals[i].encode()
             _decide(session, batch, progress, i, Verdict.VERIFIED, "", method, proof=proof)
         else:
@@ -305,18 +310,16 @@ def _prove_margins(session: Session, batch: Batch, progress: Progress) -> None:
         progress.margins[i] = np.fmax(progress.margins[i], outcome.margins)
 
 
-def _agree_with_points(session: Session, batch: Batch, i: int, lower: NDArray[np.float64]) -> None:
-    """A proved bound above the value at the clean input would mean that something here is broken."""
-    with torch.no_grad():
-        outputs = session.exact.forward(torch.as_tensor(batch.x[i : i + 1]).double())
-    value = as_numpy(batch.spec.select([i]).margins(outputs))[0]
-    inside = into_exact_box(batch.x[i], batch.x[i], session.settings.eps, session.settings.norm, session.settings.clip)
-    slack = 1e-6 * (1 + np.abs(as_numpy(outputs)).max())
-    if inside is not None and bool((inside == batch.x[i]).all()) and bool((lower > value + slack).any()):
+def _agree_with_points(batch: Batch, progress: Progress, i: int, lower: NDArray[np.float64]) -> None:
+    """A proved bound above the value at a point of the region would mean that something here is broken."""
+    region = batch.region.box.select([i])
+    x = torch.as_tensor(batch.x[i : i + 1]).double()
+    value, slack = progress.clean[i], 1e-6 * (1 + np.abs(progress.clean[i]))
+    if bool(((x >= region.lower) & (x <= region.upper)).all()) and bool((lower > value + slack).any()):
         row = int(np.argmax(lower - value))
         raise SoundnessError(
-            f"example {batch.indices[i]}, row {row}: certified bound {lower[row]!r} is above the margin "
-            f"{value[row]!r} at the clean input; nothing of this run can be trusted"
+            f"example {batch.indices[i]}, row {row}: certified bound {float(lower[row])!r} is above the margin "
+            f"{float(value[row])!r} at the clean input; nothing of this run can be trusted"
         )
 
 

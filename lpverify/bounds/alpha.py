@@ -66,7 +66,7 @@ class AlphaBound(AbstractBoundMethod):
         if self.intermediate:
             root, lemmas = self._tighten(network, region, root, deadline)
         width = sum(layer.lower.shape[1] for layer in root.layers.values()) * spec.C.shape[1]
-        each = max(1, CHUNK_ENTRIES[spec.C.device.type] // max(1, width))
+        each = max(1, CHUNK_ENTRIES.get(spec.C.device.type, 2**21) // max(1, width))
         margins, parts = [], []
         for start in range(0, spec.C.shape[0], each):
             examples = torch.arange(start, min(start + each, spec.C.shape[0]), device=spec.C.device)

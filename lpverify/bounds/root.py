@@ -145,7 +145,7 @@ def chunks(mask: Tensor, widest: int) -> Iterator[tuple[Tensor, Tensor]]:
     order = counts.argsort()
     order = order[counts[order] > 0]
     ranked = mask.to(torch.int8).argsort(dim=1, descending=True, stable=True)
-    limit = max(1, CHUNK_ENTRIES[mask.device.type] // widest)
+    limit = max(1, CHUNK_ENTRIES.get(mask.device.type, 2**22) // widest)
     at = 0
     sizes = counts[order].tolist()
     while at < len(sizes):
