@@ -18,7 +18,8 @@ def raw_array(values: NDArray[Any]) -> RawArray:
     """An array of any shape as little-endian bytes; reals are stored as float32 where that loses nothing."""
     array = np.asarray(values)
     if array.dtype.kind == "f":
-        narrow = array.astype(np.float32)
+        with np.errstate(over="ignore"):
+            narrow = array.astype(np.float32)
         array = narrow if np.array_equal(narrow.astype(array.dtype), array) else array.astype(np.float64)
     array = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<")))
     return RawArray(array.dtype.str, array.shape, array.tobytes())
