@@ -363,9 +363,14 @@ def test_a_lemma_proves_what_the_rule_does_not() -> None:
     assert not dual.accepted
     tightened = check(parsed, replace(proof, rule="dual", lemmas=(lemma(4, [0], [1], own),)))
     assert tightened.accepted and tightened.margins == (Fraction(1, 8),)
-    # A useless lemma changes nothing: only a tighter bound is kept.
-    useless = replace(proof, rule="dual", lemmas=(lemma(4, [0, 0], [1, 0]),))
-    assert check(parsed, useless).margins == dual.margins
+
+
+def test_a_lemma_only_ever_tightens() -> None:
+    """For g = relu(x) + relu(-x) on [-1, 3] slopes (1, 0) prove g >= -1; the interval knew g >= 0."""
+    network = affine_net(([[1.0], [-1.0]], [0, 0]), ([[1.0, 1.0]], [0.0]), ([[-1.0]], [8.0]))
+    poor = (slopes(2, [0, 1], [[1.0, 0.0], [1.0, 0.0]]),)
+    without = run(network, box([-1], [3]), positive(network)).margins
+    assert run(network, box([-1], [3]), positive(network), lemmas=(lemma(4, [0, 0], [0, 1], poor),)).margins == without
 
 
 def test_unknown_nodes_and_neurons_are_named() -> None:

@@ -117,11 +117,11 @@ def test_network_round_trip_keeps_every_kind_of_map() -> None:
 
 @pytest.mark.parametrize("make", [rich_certificate, linear_certificate])
 def test_no_changed_byte_makes_a_bound_unsound(make: Callable[[], Certificate]) -> None:
-    """Every byte of the file changed once, then 2,000 times one or two bits among the arrays."""
+    """Every byte of the file changed once, then 1,000 times one or two bits among the arrays."""
     data, draw, refused, compared = make().encode(), random.Random(3), 0, 0
     start = 16 + int.from_bytes(data[8:16], "little")
     changes = [[(at, draw.randrange(1, 256))] for at in range(len(data))]
-    for count in (1, 2) * 1000:
+    for count in (1, 2) * 500:
         changes.append([(draw.randrange(start, len(data)), 1 << draw.randrange(8)) for _ in range(count)])
     for change in changes:
         mutated = bytearray(data)
@@ -133,7 +133,7 @@ def test_no_changed_byte_makes_a_bound_unsound(make: Callable[[], Certificate]) 
             refused += 1
             continue
         compared += assert_sound(NETWORK, proof)
-    assert refused > 500 and compared > 500
+    assert refused > 500 and compared > 250
 
 
 def test_no_changed_byte_makes_a_witness_of_a_point_that_is_none() -> None:
