@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from lpverify.attack import attack
-from lpverify.attack.exact import into_exact_box, make_counterexample
 from lpverify.network import Network, as_numpy
 from lpverify.pipeline import Session
 from lpverify.problem import Specification
 from lpverify.result import Counterexample, Result, Verdict
 from lpverify.settings import Settings
+from lpverify.witness import witness_at
 
 Array = NDArray[Any]
 
@@ -73,15 +73,9 @@ def _attack_batch(
 
 
 def _witness(session: Session, x: Array, point: Array, spec: Specification, i: int) -> Counterexample | None:
-    """The clean input if it fails, else the attack's point moved into the exact ball, if that fails."""
-    C, d = as_numpy(spec.C[i]), as_numpy(spec.d[i])
-    settings = session.settings
-    for candidate, is_clean in ((x.astype(np.float64), True), (point, False)):
-        inside = into_exact_box(candidate, x, settings.eps, settings.norm, settings.clip)
-        if inside is None:
-            continue
-        is_clean = is_clean and bool((inside == x).all())
-        found = make_counterexample(session.exact, session.single, inside, C, d, misclassified=is_clean)
+    """The clean input if it fails, else the attack's point, if that fails."""
+    for candidate in (x, point):
+        found = witness_at(session.exact, session.single, session.settings, x, candidate, spec, i)
         if found is not None:
             return found
     return None

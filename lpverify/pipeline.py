@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 
 from lpverify.attack import attack
-from lpverify.attack.exact import into_exact_box, make_counterexample
 from lpverify.bounds import METHODS, AlphaBound, BoundResult, CrownBound
 from lpverify.bounds.base import AbstractBoundMethod
 from lpverify.bounds.root import Root, root_bounds
@@ -31,6 +30,7 @@ from lpverify.problem import Region, Specification
 from lpverify.result import Counterexample, Result, Verdict
 from lpverify.serialize import network_bytes
 from lpverify.settings import DTYPES, Settings
+from lpverify.witness import witness_at
 
 Array = NDArray[Any]
 
@@ -169,7 +169,7 @@ def _clean_stage(session: Session, batch: Batch, progress: Progress) -> None:
     close = margins.amin(1) <= 1e-6 * (1 + outputs.abs().amax(1))
     for i in (close | margins.isnan().any(1)).nonzero().flatten().tolist():
         if bool(outputs[i].isfinite().all()):
-            _falsify(session, batch, progress, i, batch.x[i], "clean", misclassified=True)
+            _falsify(session, batch, progress, i, batch.x[i], "clean")
 
 
 def _attack_stage(steps: int, restarts: int) -> Stage:
@@ -188,20 +188,13 @@ def _attack_stage(steps: int, restarts: int) -> Stage:
     return stage
 
 
-def _falsify(
-    session: Session, batch: Batch, progress: Progress, i: int, point: Array, method: str, misclassified: bool = False
-) -> None:
+def _falsify(session: Session, batch: Batch, progress: Progress, i: int, point: Array, method: str) -> None:
     """Turn a proposed point into a witness, if exact evaluation and (where asked) float32 agree."""
     settings = session.settings
-    inside = into_exact_box(point, batch.x[i], settings.eps, settings.norm, settings.clip)
-    if inside is None:
-        return
-    C, d = as_numpy(batch.spec.C[i]), as_numpy(batch.spec.d[i])
-    is_clean = misclassified and bool((inside == batch.x[i]).all())
-    witness = make_counterexample(session.exact, session.single, inside, C, d, misclassified=is_clean)
+    witness = witness_at(session.exact, session.single, settings, batch.x[i], point, batch.spec, i)
     if witness is None:
         return
-    reason = "misclassified" if is_clean else ""
+    reason = "misclassified" if witness.misclassified else ""
     if not witness.agrees:
         note = f"the float32 forward pass gives {witness.margin_float32:.3g} at the witness"
         if settings.semantics == "float32":
@@ -299,6 +292,8 @@ def _certify(
             proof = progress.proposals[i].encode()
             _decide(session, batch, progress, i, Verdict.VERIFIED, "", method, proof=proof)
         else:
+            # What the checker refused is open again: the next stage must not take the engine's word for it.
+            progress.best[i] = outcome.margins
             progress.reasons[i] = f"uncertified: {method} claims a proof, but the checker found {outcome.message}"
 
 

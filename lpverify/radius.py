@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lpverify.attack import attack
-from lpverify.attack.exact import into_exact_box, make_counterexample
 from lpverify.bounds import METHODS
 from lpverify.certificate import rigorous
 from lpverify.evidence import certificate
@@ -29,6 +28,7 @@ from lpverify.pipeline import Session
 from lpverify.problem import Specification, ball
 from lpverify.settings import Settings
 from lpverify.verify import checked_inputs, checked_labels, claim_of
+from lpverify.witness import witness_at
 
 NEWTON_STEPS = 12
 ATTACK_HALVINGS = 10
@@ -186,12 +186,9 @@ def _distance(
     session: Session, x: NDArray[Any], spec: Specification, i: int, point: NDArray[Any], eps: float
 ) -> float:
     """The distance of a point that is a counterexample by exact evaluation, rounded up; infinite if it is none."""
-    settings = session.settings
-    inside = into_exact_box(point.astype(np.float64), x, repr(eps), settings.norm, settings.clip)
-    if inside is None:
-        return math.inf
-    C, d = as_numpy(spec.C[i]), as_numpy(spec.d[i])
-    if make_counterexample(session.exact, session.single, inside, C, d) is None:
+    settings = replace(session.settings, eps=repr(eps))
+    witness = witness_at(session.exact, session.single, settings, x, point, spec, i)
+    if witness is None:
         return math.inf
     order = {"inf": np.inf, "2": 2, "1": 1}[settings.norm]
-    return min(eps, float(np.linalg.norm(inside - x.astype(np.float64), ord=order)) * (1 + 1e-12))
+    return min(eps, float(np.linalg.norm(witness.x - x.astype(np.float64), ord=order)) * (1 + 1e-12))

@@ -238,5 +238,3 @@ def _at_input(rows: Rows, region: Region, mirrored: bool) -> tuple[Tensor, Tenso
         spread = region.eps.unsqueeze(1) * dual_norm(w.flatten(1), region.norm).view(rows.batch, -1)
         low, high = torch.maximum(low, middle - spread), torch.minimum(high, middle + spread)
     return low, high
-
-
