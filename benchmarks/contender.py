@@ -51,12 +51,17 @@ def timed(contender: Contender) -> float:
 
 
 def tune(contender: Contender, sizes: Sequence[int]) -> None:
-    """Keep the batch size of the fastest run; the first run at each size is for warming up."""
+    """Keep the batch size of the fastest run: rising sizes, until one is clearly slower than the best so far."""
     seconds: dict[int, float] = {}
     for size in sizes:
+        best = min(seconds.values(), default=float("inf"))
         contender.batch_size = size
-        timed(contender)
         seconds[size] = timed(contender)
+        # The first run at a size may have prepared something; only a hopeless one is not repeated.
+        if seconds[size] < 2 * best:
+            seconds[size] = timed(contender)
+        if seconds[size] > 1.2 * best:
+            break
     contender.batch_size = min(seconds, key=seconds.__getitem__)
     contender.wall.clear()
     contender.cpu.clear()

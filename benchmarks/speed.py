@@ -49,7 +49,7 @@ from lpverify.settings import DTYPES, Settings
 from lpverify.verify import claim_of
 
 SHAPE = (1, 28, 28)
-BATCH_SIZES = (10, 25, 50, 100)
+BATCH_SIZES = (1, 2, 5, 10, 25, 50, 100)
 CROWN64 = ("crown", "lpverify", "float64")
 COLUMNS = (
     "network", "eps", "images", "task", "tool", "dtype", "batch_size", "rounds", "cpu_ms", "cpu_ms_min",
