@@ -15,17 +15,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from lpverify.certificate.claim import BallRegion, BoxRegion, Claim, LabelRows, decimal
+from lpverify.certificate.claim import Claim, LabelRows
 from lpverify.certificate.container import RawArray
-from lpverify.certificate.exact_bounds import (
-    NoBoundError,
-    Row,
-    listed_slopes,
-    lower_bound,
-    region_ends,
-    root_state,
-)
+from lpverify.certificate.exact_bounds import Row, listed_slopes, lower_bound, root_state
 from lpverify.certificate.exact_linear import ExactNetwork, convert, evaluate, integers, scaled
+from lpverify.certificate.exact_region import NoBoundError, outside
 from lpverify.certificate.graph import PlainNetwork, read_network
 from lpverify.certificate.proof import Certificate, Witness, decode, decode_witness
 from lpverify.errors import CertificateError
@@ -83,9 +77,9 @@ def check_witness(network: PlainNetwork | ExactNetwork, witness: Witness) -> Out
     if not all(map(math.isfinite, witness.x.values())):
         return Outcome(False, (), "the point has an input that is not finite")
     x = [Fraction(value) for value in witness.x.values()]
-    outside = _outside(witness.claim.region, x)
-    if outside:
-        return Outcome(False, (), outside)
+    misplaced = outside(witness.claim.region, x)
+    if misplaced:
+        return Outcome(False, (), misplaced)
     (whole, exponent), margin = list(_rows(witness.claim))[witness.row]
     outputs = evaluate(exact, x)
     margin += sum((scaled(n, exponent) * outputs[unit] for unit, n in whole.items()), Fraction(0))
@@ -122,18 +116,6 @@ def _rows(claim: Claim) -> Iterator[tuple[Row, Fraction]]:
     for index, constant in enumerate(claim.rows.d.values()):
         whole, exponent = integers(entries[index * width : (index + 1) * width])
         yield ({unit: n for unit, n in enumerate(whole) if n}, exponent), Fraction(constant)
-
-
-def _outside(region: BallRegion | BoxRegion, x: list[Fraction]) -> str:
-    """Why x is not in the region; empty if it is."""
-    for index, (value, (low, high)) in enumerate(zip(x, region_ends(region), strict=True)):
-        if not low <= value <= high:
-            return f"input {index} of the point lies outside the region"
-    if isinstance(region, BoxRegion) or region.norm == "inf":
-        return ""
-    offsets, eps = [abs(a - Fraction(c)) for a, c in zip(x, region.center.values(), strict=True)], decimal(region.eps)
-    inside = sum(offsets) <= eps if region.norm == "1" else sum(o * o for o in offsets) <= eps * eps
-    return "" if inside else f"the point lies outside the l{region.norm} ball"
 
 
 def _nearest(value: Fraction) -> float:

@@ -17,41 +17,21 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from operator import add, mul, sub
+from operator import add, sub
 from typing import NamedTuple
 
-from lpverify.certificate.claim import BallRegion, BoxRegion, decimal
-from lpverify.certificate.exact_linear import ExactNetwork, ExactNode, Scaled, integers, scaled, total
+from lpverify.certificate.exact_linear import ExactNetwork, ExactNode, Scaled, scaled, total
+from lpverify.certificate.exact_region import ExactRegion, NoBoundError, Range, convert_region
 from lpverify.certificate.proof import UNIT_SLOPE, Certificate, Lemma, Slopes
 
 ROW_BITS = 56  # a multiplier keeps the leading bits of its row's largest entry
 SLOPE_BITS = 48
 STORED_UNIT = 2**SLOPE_BITS // UNIT_SLOPE
 BOUND_BITS = 64  # a layer's bounds keep the leading bits of its largest one
-INPUT_BITS = 80
 FLOAT32_LIMIT = 2**127
 
 Row = tuple[dict[int, int], int]  # {unit: integer} without most zeros, and their common exponent
 Listed = Mapping[int, Mapping[int, int]]  # stored lower slopes by ReLU node and neuron
-
-
-@dataclass(frozen=True, eq=False)
-class Range:
-    """lower <= value <= upper for every unit of a node, as integers times 2**exponent."""
-
-    lower: list[int]
-    upper: list[int]
-    exponent: int
-
-
-@dataclass(frozen=True, eq=False)
-class Ball:
-    """The l2 or l1 ball that a row is minimised over besides its enclosing box."""
-
-    center: list[int]
-    exponent: int
-    eps: Fraction
-    norm: str
 
 
 class Neuron(NamedTuple):
@@ -80,50 +60,32 @@ class State:
     network: ExactNetwork
     rule: str
     float32: bool
-    ball: Ball | None
+    region: ExactRegion
     ranges: list[Range] = field(default_factory=list)
     steep: dict[int, list[bool]] = field(default_factory=dict)
     layers: dict[int, tuple[list[Neuron], int]] = field(default_factory=dict)
     errors: dict[int, Scaled] = field(default_factory=dict)
 
 
-class NoBoundError(Exception):
-    """No bound can be had: the region is empty, or float32 evaluation may overflow."""
-
-
 def root_state(network: ExactNetwork, certificate: Certificate) -> State:
     """Bounds of every node over the region by the certificate's rule and lemmas; raises NoBoundError."""
-    region = certificate.claim.region
-    ball = None
-    if isinstance(region, BallRegion) and region.norm != "inf":
-        ball = Ball(*integers(region.center.values()), decimal(region.eps), region.norm)
-    state = State(network, certificate.rule, certificate.semantics == "float32", ball)
+    region = convert_region(certificate.claim.region)
+    state = State(network, certificate.rule, certificate.semantics == "float32", region)
     if state.float32 and not network.single:
         raise NoBoundError("semantics float32: the network has parameters that are not float32")
     feeds_relu = {node.inputs[0] for node in network.nodes if node.kind == "relu"}
     for index, node in enumerate(network.nodes):
         if node.kind == "input":
-            state.ranges.append(_input_range(region_ends(region)))
+            state.ranges.append(region.box)
         elif node.kind == "affine":
             interval = _interval(state, index, node)
-            from_box = ball is None and node.inputs in ((), (0,))
+            from_box = region.ball is None and node.inputs in ((), (0,))
             refine = index in feeds_relu and state.rule != "interval" and not from_box
             state.ranges.append(_refined(state, index, interval) if refine else interval)
             state.steep.setdefault(index, _steep(interval))
         else:
             _relu(state, index, node, [lemma for lemma in certificate.lemmas if lemma.node == index])
     return state
-
-
-def _input_range(ends: list[tuple[Fraction, Fraction]]) -> Range:
-    """The enclosing box, rounded outward to INPUT_BITS bits of its largest end."""
-    for index, (low, high) in enumerate(ends):
-        if not low <= high:
-            raise NoBoundError(f"input {index}: the region is empty: clip leaves nothing of the ball")
-    sizes = [f.numerator.bit_length() - f.denominator.bit_length() for pair in ends for f in pair if f]
-    exponent = max(sizes, default=0) + 1 - INPUT_BITS
-    step = scaled(1, -exponent)
-    return Range([math.floor(low * step) for low, _ in ends], [math.ceil(high * step) for _, high in ends], exponent)
 
 
 def _interval(state: State, index: int, node: ExactNode) -> Range:
@@ -224,7 +186,7 @@ def lower_bound(state: State, index: int, row: Row, own: Listed) -> Fraction:
         entries, exponent = pending.pop(at)
         node = state.network.nodes[at]
         if node.kind == "input":
-            bound += _minimum(state, entries, exponent)
+            bound += state.region.minimum(entries, exponent)
         elif node.kind == "relu":
             (entries, exponent), gain = _absorb(*state.layers[at], entries, exponent, own.get(at, {}))
             bound += gain
@@ -279,35 +241,6 @@ def _absorb(
         if v:
             row[i] = v
     return (row, exponent + drop), scaled(gain, exponent + unit)
-
-
-def _minimum(state: State, entries: dict[int, int], exponent: int) -> Fraction:
-    """A lower bound of the row over the region: the box's minimum, and the ball's where that is better."""
-    box = state.ranges[0]
-    least = sum(n * (box.lower[i] if n > 0 else box.upper[i]) for i, n in entries.items())
-    over_box = scaled(least, exponent + box.exponent)
-    if state.ball is None:
-        return over_box
-    ball = state.ball
-    middle = scaled(sum(n * ball.center[i] for i, n in entries.items()), exponent + ball.exponent)
-    if ball.norm == "1":
-        norm = scaled(max(map(abs, entries.values()), default=0), exponent)
-    else:
-        square = sum(map(mul, entries.values(), entries.values())) << 128
-        root = math.isqrt(square)
-        norm = scaled(root + (root * root < square), exponent - 64)
-    return max(over_box, middle - ball.eps * norm)  # w.x >= w.center - eps |w| in the dual norm
-
-
-def region_ends(region: BallRegion | BoxRegion) -> list[tuple[Fraction, Fraction]]:
-    """The exact ends of every input over the region's enclosing box."""
-    if isinstance(region, BoxRegion):
-        return [(Fraction(a), Fraction(b)) for a, b in zip(region.lower.values(), region.upper.values(), strict=True)]
-    eps, center = decimal(region.eps), [Fraction(c) for c in region.center.values()]
-    if region.clip is None:
-        return [(c - eps, c + eps) for c in center]
-    low, high = map(decimal, region.clip)
-    return [(max(c - eps, low), min(c + eps, high)) for c in center]
 
 
 def listed_slopes(slopes: Sequence[Slopes], rows: int) -> Sequence[Listed]:

@@ -13,7 +13,7 @@ from small_networks import dense_network
 
 from lpverify.attack.exact import exact_margins
 from lpverify.certificate.claim import BallRegion, BoxRegion, Claim, LabelRows, LinearRows
-from lpverify.certificate.exact_bounds import region_ends
+from lpverify.certificate.exact_region import region_ends
 from lpverify.certificate.graph import PlainNetwork, parse_network
 from lpverify.certificate.proof import Certificate, Leaf, Lemma, Slopes
 from lpverify.network import Affine, Conv2d, Dense, Diagonal, Input, Network, ReLU, Sparse
