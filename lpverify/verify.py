@@ -89,6 +89,8 @@ def verify(
     C, d = np.asarray(_array(claim[0]), np.float64), np.asarray(_array(claim[1]), np.float64)
     if C.ndim != 2 or C.shape[1] != network.output_size or d.shape != C.shape[:1]:
         raise ShapeError(f"claim: C {C.shape} and d {d.shape}, expected (m, {network.output_size}) and (m,)")
+    if not (np.isfinite(C).all() and np.isfinite(d).all()):
+        raise DataError("claim: C or d has an entry that is NaN or infinite; give finite numbers")
     rows = LinearRows(raw_array(C), raw_array(d))
     results: list[Result] = []
     for start in range(0, len(flat), session.batch_size):
