@@ -368,9 +368,9 @@ def test_a_lemma_proves_what_the_rule_does_not() -> None:
 def test_a_lemma_only_ever_tightens() -> None:
     """For g = relu(x) + relu(-x) on [-1, 3] slopes (1, 0) prove g >= -1; the interval knew g >= 0."""
     network = affine_net(([[1.0], [-1.0]], [0, 0]), ([[1.0, 1.0]], [0.0]), ([[-1.0]], [8.0]))
-    poor = (slopes(2, [0, 1], [[1.0, 0.0], [1.0, 0.0]]),)
+    poor = lemma(4, [0], [0], (slopes(2, [0, 1], [1.0, 0.0]),))
     without = run(network, box([-1], [3]), positive(network)).margins
-    assert run(network, box([-1], [3]), positive(network), lemmas=(lemma(4, [0, 0], [0, 1], poor),)).margins == without
+    assert run(network, box([-1], [3]), positive(network), lemmas=(poor,)).margins == without
 
 
 def test_unknown_nodes_and_neurons_are_named() -> None:
