@@ -135,11 +135,12 @@ def _region(packed: Packed, where: dict[str, Any]) -> BallRegion | BoxRegion:
 def _rows(packed: Packed, what: dict[str, Any]) -> LabelRows | LinearRows:
     if "label" in what:
         label, classes = what["label"], what.get("classes")
-        if type(label) is not int or type(classes) is not int or not 0 <= label < classes or classes > 10**6:
+        fits = type(label) is int and type(classes) is int and 0 <= label < classes
+        if not fits or not 2 <= classes <= 10**6:
             raise CertificateError(f"{packed.name}: label {label!r} of {classes!r} classes")
         return LabelRows(label, classes)
     C, d = packed.array(what.get("C"), ndim=2), _vector(packed, what.get("d"))
-    if C.dtype not in REAL or C.shape[0] != d.shape[0] or not all(map(math.isfinite, C.values())):
+    if C.dtype not in REAL or C.shape[0] != d.shape[0] or not C.shape[0] or not all(map(math.isfinite, C.values())):
         raise CertificateError(f"{packed.name}: the claim's C {C.dtype} {C.shape} and d {d.shape} do not fit")
     return LinearRows(C, d)
 
