@@ -21,17 +21,21 @@ def _two_layers(weight: object, bias: object, out: object, constant: float) -> N
     ))  # fmt: skip
 
 
-def path_absorber(w: int, kappa: float, m: float) -> Network:
-    """m - kappa (a1 + a2 - a3) with a1 = a3 = 2^w x and a2 = x: least m - kappa at x = 1 of [0, 1]."""
-    return long_path(2.0 ** (w // 2), 2.0 ** (w - w // 2), kappa, m)
+def path_absorber(w: int, kappa: float, m: float, order: tuple[int, ...] = (0, 1, 2)) -> Network:
+    """m - kappa (a1 + a2 - a3) with a1 = a3 = 2^w x and a2 = x: least m - kappa at x = 1 of [0, 1].
+
+    ``order`` is that of the three neurons: which sums lose the 1 depends on it.
+    """
+    return long_path(2.0 ** (w // 2), 2.0 ** (w - w // 2), kappa, m, order)
 
 
-def long_path(one: float, two: float, kappa: float, m: float) -> Network:
+def long_path(one: float, two: float, kappa: float, m: float, order: tuple[int, ...] = (0, 1, 2)) -> Network:
     """As ``path_absorber``, with 2^w as a product over two layers; 2^120 2^20 overflows in float32."""
+    first, second, last = ([values[i] for i in order] for values in ((one, 1, one), (two, 1, two), (-1, -1, 1)))
     return Network((
-        Input((1,)), Affine((0,), (Dense(_tensor([[one], [1.0], [one]])),), _tensor([0.0] * 3), (3,)), ReLU(1),
-        Affine((2,), (Diagonal(_tensor([two, 1.0, two]), (3,)),), _tensor([0.0] * 3), (3,)), ReLU(3),
-        Affine((4,), (Dense(_tensor([[-kappa, -kappa, kappa]])),), _tensor([m]), (1,)),
+        Input((1,)), Affine((0,), (Dense(_tensor([[f] for f in first])),), _tensor([0.0] * 3), (3,)), ReLU(1),
+        Affine((2,), (Diagonal(_tensor(second), (3,)),), _tensor([0.0] * 3), (3,)), ReLU(3),
+        Affine((4,), (Dense(kappa * _tensor([last])),), _tensor([m]), (1,)),
     ))  # fmt: skip
 
 
