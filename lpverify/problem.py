@@ -71,14 +71,11 @@ class Box:
         """Half of the width, (B, n_0)."""
         return (self.upper - self.lower) / 2
 
-    def minimum(self, w: Tensor) -> Tensor:
-        """The least w.x over the box for each row: (B, m, n_0) -> (B, m)."""
-        center, radius = self.center.unsqueeze(-1), self.radius.unsqueeze(-1)
-        return (w @ center - w.abs() @ radius).squeeze(-1)
-
-    def argmin(self, w: Tensor) -> Tensor:
-        """A point of the box where w.x is least, for each row: (B, m, n_0)."""
-        return torch.where(w > 0, self.lower.unsqueeze(1), self.upper.unsqueeze(1))
+    def extremes(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        """The least and the greatest w.x over the box for each row: (B, m, n_0) -> two (B, m)."""
+        middle = (w @ self.center.unsqueeze(-1)).squeeze(-1)
+        spread = (w.abs() @ self.radius.unsqueeze(-1)).squeeze(-1)
+        return middle - spread, middle + spread
 
     def select(self, index: Any) -> Box:
         """The boxes of the examples in ``index``."""
@@ -111,21 +108,12 @@ class Ball:
         """Upper corner of the enclosing box, (B, n_0)."""
         return self.box.upper
 
-    def minimum(self, w: Tensor) -> Tensor:
-        """A lower bound of w.x, the better of the ball's and the box's minima: (B, m, n_0) -> (B, m)."""
-        ball = (w @ self.point.unsqueeze(-1)).squeeze(-1) - self.eps.unsqueeze(-1) * dual_norm(w, self.norm)
-        return torch.maximum(ball, self.box.minimum(w))
-
-    def argmin(self, w: Tensor) -> Tensor:
-        """A point of the ball (moved into the box) where w.x is small, for each row: (B, m, n_0)."""
-        eps = self.eps.reshape(-1, 1, 1)
-        if self.norm == "2":
-            step = w / dual_norm(w, "2").clamp(min=torch.finfo(w.dtype).tiny).unsqueeze(-1)
-        else:
-            top = w.abs().argmax(-1, keepdim=True)
-            step = torch.zeros_like(w).scatter(-1, top, w.gather(-1, top).sign())
-        x = self.point.unsqueeze(1) - eps * step
-        return torch.minimum(torch.maximum(x, self.lower.unsqueeze(1)), self.upper.unsqueeze(1))
+    def extremes(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        """Bounds of w.x, the better of the ball's and the box's: (B, m, n_0) -> two (B, m)."""
+        low, high = self.box.extremes(w)
+        middle = (w @ self.point.unsqueeze(-1)).squeeze(-1)
+        spread = self.eps.unsqueeze(-1) * dual_norm(w, self.norm)
+        return torch.maximum(low, middle - spread), torch.minimum(high, middle + spread)
 
     def select(self, index: Any) -> Ball:
         """The balls of the examples in ``index``."""

@@ -110,7 +110,7 @@ def _propagate(
         index = max(pending)
         rows, node = pending.pop(index), network.nodes[index]
         if isinstance(node, Input):
-            low, high = _at_input(rows, region, mirrored)
+            low, high = _at_input(rows, region)
             score, above = score + low, above + high
         elif isinstance(node, ReLU):
             rows, low, high = _absorb(rows, relaxations[index], mirrored)
@@ -216,11 +216,10 @@ def _row_sums(values: Tensor, table: Tensor) -> Tensor:
     return sums
 
 
-def _at_input(rows: Rows, region: Region, mirrored: bool) -> tuple[Tensor, Tensor]:
-    """The least (and, if mirrored, the greatest) value of every row over the region: two (B, m)."""
+def _at_input(rows: Rows, region: Region) -> tuple[Tensor, Tensor]:
+    """The least and the greatest value of every row over the region: two (B, m)."""
     if not isinstance(rows, Patches):
-        low = region.minimum(rows)
-        return low, -region.minimum(-rows) if mirrored else low
+        return region.extremes(rows)
     box = region.box
     if isinstance(region, Ball):
         center, radius, point, inside = rows.gather(
