@@ -30,7 +30,7 @@ from lpverify.problem import Region, Specification
 from lpverify.result import Counterexample, Result, Verdict
 from lpverify.serialize import network_bytes
 from lpverify.settings import DTYPES, Settings
-from lpverify.witness import witness_at
+from lpverify.witness import rounding_error, witness_at
 
 Array = NDArray[Any]
 
@@ -165,9 +165,10 @@ def _clean_stage(session: Session, batch: Batch, progress: Progress) -> None:
     progress.predicted = [int(o.argmax()) if labelled and o.isfinite().all() else None for o in outputs]
     margins = batch.spec.margins(outputs)
     progress.clean = as_numpy(margins)
-    # A margin this close to 0 is settled by exact evaluation, as is every negative one.
-    close = margins.amin(1) <= 1e-6 * (1 + outputs.abs().amax(1))
-    for i in (close | margins.isnan().any(1)).nonzero().flatten().tolist():
+    # A margin that rounding could turn is settled by exact evaluation, as is every negative one.
+    error = (batch.spec.C.abs() @ rounding_error(session.exact, torch.as_tensor(batch.x).double()).unsqueeze(2))
+    safe = margins - 2 * error.squeeze(2) > 1e-12 * outputs.abs().amax(1, keepdim=True)
+    for i in (~safe.all(1)).nonzero().flatten().tolist():
         if bool(outputs[i].isfinite().all()):
             _falsify(session, batch, progress, i, batch.x[i], "clean")
 
@@ -223,8 +224,28 @@ def _bound_stage(method: AbstractBoundMethod) -> Stage:
             with torch.no_grad():
                 bound = _first_bound(method, engine, region, spec, progress, waiting)
         _certify(session, batch, progress, waiting, bound, rows, method.name)
+        if bound.candidates is not None:
+            _try_candidates(session, batch, progress, waiting, bound.candidates)
 
     return stage
+
+
+def _try_candidates(
+    session: Session, batch: Batch, progress: Progress, waiting: list[int], candidates: torch.Tensor
+) -> None:
+    """Evaluate the points where a relaxation attains its bound; gradients are no use where a network is flat."""
+    open_ = [(place, i) for place, i in enumerate(waiting) if i not in progress.decided]
+    if not open_:
+        return
+    places = torch.as_tensor([place for place, _ in open_], device=candidates.device)
+    points = candidates[places]
+    spec = batch.spec.select(torch.as_tensor([i for _, i in open_])).to(points.dtype, points.device)
+    with torch.no_grad():
+        outputs = session.engine.forward(points.flatten(0, 1)).view(*points.shape[:2], -1)
+    least, best = (outputs @ spec.C.transpose(1, 2) + spec.d.unsqueeze(1)).amin(2).min(1)
+    for at, (_, i) in enumerate(open_):
+        if bool(least[at] <= 0):
+            _falsify(session, batch, progress, i, as_numpy(points[at, best[at]]).astype(np.float64), "candidate")
 
 
 def _first_bound(
@@ -282,7 +303,9 @@ def _certify(
         progress.methods[i] = method
         progress.reasons.pop(i, None)
         progress.proposals[i] = certificate(sha, semantics, batch.claims[i], bound, place, rows[place])
-        if (best[place] > 0).all():
+        # A certificate with lemmas has tables of its own: what earlier stages proved does not count there.
+        claimed = proposed[place] if bound.multipliers.lemmas else best[place]
+        if (claimed > 0).all():
             hopeful.append(i)
     outcomes = rigorous.check(session.checker, [progress.proposals[i] for i in hopeful])
     for i, outcome in zip(hopeful, outcomes, strict=True):

@@ -77,6 +77,10 @@ class Box:
         spread = (w.abs() @ self.radius.unsqueeze(-1)).squeeze(-1)
         return middle - spread, middle + spread
 
+    def argmin(self, w: Tensor) -> Tensor:
+        """The corner of the box where w.x is least, for each row: (B, m, n_0)."""
+        return torch.where(w > 0, self.lower.unsqueeze(1), self.upper.unsqueeze(1))
+
     def select(self, index: Any) -> Box:
         """The boxes of the examples in ``index``."""
         return Box(self.lower[index], self.upper[index])
@@ -114,6 +118,16 @@ class Ball:
         middle = (w @ self.point.unsqueeze(-1)).squeeze(-1)
         spread = self.eps.unsqueeze(-1) * dual_norm(w, self.norm)
         return torch.maximum(low, middle - spread), torch.minimum(high, middle + spread)
+
+    def argmin(self, w: Tensor) -> Tensor:
+        """The point of the ball where w.x is least, moved into the box, for each row: (B, m, n_0)."""
+        if self.norm == "2":
+            step = w / dual_norm(w, "2").clamp(min=torch.finfo(w.dtype).tiny).unsqueeze(-1)
+        else:
+            top = w.abs().argmax(-1, keepdim=True)
+            step = torch.zeros_like(w).scatter(-1, top, w.gather(-1, top).sign())
+        x = self.point.unsqueeze(1) - self.eps.reshape(-1, 1, 1) * step
+        return torch.minimum(torch.maximum(x, self.lower.unsqueeze(1)), self.upper.unsqueeze(1))
 
     def select(self, index: Any) -> Ball:
         """The balls of the examples in ``index``."""

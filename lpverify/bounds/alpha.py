@@ -20,6 +20,8 @@ from lpverify.problem import LayerBounds, Region, Specification
 
 Slopes = dict[int, Tensor]
 
+# Decay rates of Adam's means of gradients and of their squares.
+BETAS = (0.9, 0.99)
 # Entries of all slope tensors that one optimisation holds (Adam keeps about eight times as much).
 CHUNK_ENTRIES = {"cpu": 2**21, "cuda": 2**27}
 
@@ -32,7 +34,7 @@ class AlphaBound(AbstractBoundMethod):
     Method: pre-activation bounds by CROWN; then each row's slopes in [0, 1] at unstable neurons are ascended.
         With ``intermediate``, the pre-activation bounds of unstable neurons are maximised so as well, layer
         by layer, each by slopes of its own.
-    Property: sound; never below CROWN's margins; with fixed intermediate bounds its limit is the LP
+    Property: sound; with fixed intermediate bounds never below CROWN's margins, and its limit is the LP
         relaxation's optimum (strong duality, Salman et al. 2019, theorem 4.2).
     Source: Wong & Kolter 2018, eq. 5 (the maximisation over alpha); Xu et al. 2021 (arXiv 2011.13824).
 
@@ -83,7 +85,7 @@ class AlphaBound(AbstractBoundMethod):
             parts.append(slopes)
         joined = {k: torch.cat([p[k] for p in parts]) for k in root.layers}
         multipliers = Multipliers("crown", joined, tuple(lemmas))
-        return BoundResult(torch.cat(margins), root.layers, multipliers, count_unstable(root.layers))
+        return BoundResult(torch.cat(margins), root.layers, multipliers, stats=count_unstable(root.layers))
 
     def _ascend(
         self,
@@ -99,9 +101,8 @@ class AlphaBound(AbstractBoundMethod):
             return evaluate({}), {}
         slopes = {k: start[k].unsqueeze(1).repeat(1, rows, 1).requires_grad_() for k in layers}
         best, best_slopes = None, {k: s.detach().clone() for k, s in slopes.items()}
-        # float32 bounds overshoot by rounding when ascended; Adam's own state is in the engine's dtype.
-        # Its eps is tiny, for a step must not depend on the scale of a layer.
-        optimizer = torch.optim.Adam(list(slopes.values()), lr=self.rate, betas=(0.9, 0.99), eps=1e-30, maximize=True)
+        first = {k: torch.zeros_like(s) for k, s in slopes.items()}
+        second = {k: torch.zeros_like(s) for k, s in slopes.items()}
         for step in range(self.steps + 1):
             relaxations = {k: self._relax(network, k, layer, slopes[k]) for k, layer in layers.items()}
             value = evaluate(relaxations)
@@ -116,15 +117,13 @@ class AlphaBound(AbstractBoundMethod):
             settled = self.stop_at_zero and bool((best > 0).all())
             if step == self.steps or settled or time.perf_counter() > deadline:
                 break
-            optimizer.zero_grad()
-            if value.requires_grad:
-                value.sum().backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
+            if not value.requires_grad:
+                break
+            gradients = torch.autograd.grad(value.sum(), list(slopes.values()), allow_unused=True)
             with torch.no_grad():
-                for s in slopes.values():
-                    s.clamp_(0, 1)
-            for group in optimizer.param_groups:
-                group["lr"] *= self.decay
+                for k, gradient in zip(slopes, gradients, strict=True):
+                    if gradient is not None:
+                        _adam_step(slopes[k], gradient, first[k], second[k], step + 1, self.rate * self.decay**step)
         assert best is not None
         return best, best_slopes
 
@@ -175,6 +174,18 @@ class AlphaBound(AbstractBoundMethod):
                 return True
             pending.extend(network.sources(node))
         return False
+
+
+def _adam_step(slope: Tensor, gradient: Tensor, first: Tensor, second: Tensor, step: int, rate: float) -> None:
+    """One ascent step of Adam (Kingma & Ba 2015, algorithm 1), kept inside [0, 1]; all in place.
+
+    torch.optim takes seconds to import, as long as a short run. The eps of the quotient is tiny, for a step
+    must not depend on the scale of a layer.
+    """
+    first.mul_(BETAS[0]).add_(gradient, alpha=1 - BETAS[0])
+    second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+    mean, square = first / (1 - BETAS[0] ** step), second / (1 - BETAS[1] ** step)
+    slope.addcdiv_(mean, square.sqrt_().add_(1e-30), value=rate).clamp_(0, 1)
 
 
 def _apply(layer: LayerBounds, unstable: Tensor, examples: Tensor, neurons: Tensor, low: Tensor) -> LayerBounds:

@@ -34,6 +34,16 @@ def bound_claim(
     return _propagate(network, relaxations, region, {len(network.nodes) - 1: C}, d)[0]
 
 
+def bound_claim_and_point(
+    network: Network, relaxations: Mapping[int, Relaxation], region: Region, C: Tensor, d: Tensor
+) -> tuple[Tensor, Tensor]:
+    """As ``bound_claim``, with the point of the region where each row's linear bound is least: (B, m, n_0)."""
+    final: list[Rows] = []
+    margins, _ = _propagate(network, relaxations, region, {len(network.nodes) - 1: C}, d, final=final)
+    rows = _dense(final[0]) if final else margins.new_zeros(*margins.shape, network.input_size)
+    return margins, region.argmin(rows)
+
+
 def bound_neurons(
     network: Network,
     relaxations: Mapping[int, Relaxation],
@@ -103,14 +113,20 @@ def _propagate(
     score: Tensor,
     *,
     mirrored: bool = False,
+    final: list[Rows] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Carry rows down to the input; returns the bound and, if ``mirrored``, the bound from above."""
+    """Carry rows down to the input; returns the bound and, if ``mirrored``, the bound from above.
+
+    ``final``, if given, receives the rows that arrive at the input.
+    """
     above = score
     while pending:
         index = max(pending)
         rows, node = pending.pop(index), network.nodes[index]
         if isinstance(node, Input):
             low, high = _at_input(rows, region)
+            if final is not None:
+                final.append(rows)
             score, above = score + low, above + high
         elif isinstance(node, ReLU):
             rows, low, high = _absorb(rows, relaxations[index], mirrored)

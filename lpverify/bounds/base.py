@@ -57,12 +57,15 @@ class BoundResult:
         margins: (B, m) lower bounds of C f(x) + d over the region (in the engine's arithmetic: not yet proved).
         layers: pre-activation bounds by ReLU node.
         multipliers: enough for the checker to recompute ``margins`` without the method.
+        candidates: (B, m, n_0) points of the region where the rows' bounds are attained by the relaxation, worth
+            evaluating as counterexamples; None where the method has none to offer.
         stats: counts worth reporting, such as the mean number of unstable neurons.
     """
 
     margins: Tensor
     layers: dict[int, LayerBounds]
     multipliers: Multipliers
+    candidates: Tensor | None = None
     stats: dict[str, float] = field(default_factory=dict)
 
 

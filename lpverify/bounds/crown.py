@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lpverify.bounds.backward import bound_claim
+from lpverify.bounds.backward import bound_claim_and_point
 from lpverify.bounds.base import AbstractBoundMethod, BoundResult, Multipliers, count_unstable
 from lpverify.bounds.root import Root, root_bounds
 from lpverify.network import Network
@@ -33,5 +33,5 @@ class CrownBound(AbstractBoundMethod):
     @staticmethod
     def claim(network: Network, region: Region, spec: Specification, root: Root) -> BoundResult:
         """The claim's margins from root bounds that are already there."""
-        margins = bound_claim(network, root.relaxations, region, spec.C, spec.d)
-        return BoundResult(margins, root.layers, Multipliers("crown"), count_unstable(root.layers))
+        margins, points = bound_claim_and_point(network, root.relaxations, region, spec.C, spec.d)
+        return BoundResult(margins, root.layers, Multipliers("crown"), points, count_unstable(root.layers))

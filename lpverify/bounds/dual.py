@@ -42,4 +42,4 @@ class DualBound(AbstractBoundMethod):
         else:
             root = root_bounds(network, region, rule)
             margins = bound_claim(network, root.relaxations, region, spec.C, spec.d)
-        return BoundResult(margins, root.layers, Multipliers(rule), count_unstable(root.layers))
+        return BoundResult(margins, root.layers, Multipliers(rule), stats=count_unstable(root.layers))

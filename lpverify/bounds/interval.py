@@ -29,4 +29,4 @@ class IntervalBound(AbstractBoundMethod):
     def bound(self, network: Network, region: Region, spec: Specification) -> BoundResult:
         root = root_bounds(network, region, "interval")
         margins = bound_claim(network, root.relaxations, region.box, spec.C, spec.d)
-        return BoundResult(margins, root.layers, Multipliers("interval"), count_unstable(root.layers))
+        return BoundResult(margins, root.layers, Multipliers("interval"), stats=count_unstable(root.layers))

@@ -135,8 +135,7 @@ def _region(packed: Packed, where: dict[str, Any]) -> BallRegion | BoxRegion:
 def _rows(packed: Packed, what: dict[str, Any]) -> LabelRows | LinearRows:
     if "label" in what:
         label, classes = what["label"], what.get("classes")
-        fits = type(label) is int and type(classes) is int and 0 <= label < classes
-        if not fits or not 2 <= classes <= 10**6:
+        if type(label) is not int or type(classes) is not int or not 0 <= label < classes or not 2 <= classes <= 10**6:
             raise CertificateError(f"{packed.name}: label {label!r} of {classes!r} classes")
         return LabelRows(label, classes)
     C, d = packed.array(what.get("C"), ndim=2), _vector(packed, what.get("d"))

@@ -127,6 +127,8 @@ def _lemma(packed: Packed, entry: Any) -> Lemma:
     sides = _integers(packed, entry["sides"], "|u1", 2)
     if sides.shape != neurons.shape:
         raise CertificateError(f"{packed.name}: a lemma has {neurons.shape[0]} neurons but {sides.shape[0]} sides")
+    if len(set(zip(neurons.values(), sides.values(), strict=True))) != neurons.shape[0]:
+        raise CertificateError(f"{packed.name}: a lemma bounds the same side of a neuron twice")
     return Lemma(_whole(packed, entry["node"]), neurons, sides, _slopes(packed, entry["slopes"], neurons.shape[0]))
 
 
@@ -202,6 +204,6 @@ def decode_witness(data: bytes, name: str = "<bytes>") -> Witness:
     try:
         margins = float(header["margin"]), float(header["margin_float32"])
         network = str(header["network"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise CertificateError(f"{name}: the margins or the network's name are missing") from None
     return Witness(network, claim, x, row, *margins)

@@ -16,8 +16,8 @@ costs no more than an unchecked one:
     sums are rounded           gamma_N times the sum of the terms' magnitudes: 4 gamma_N of each table entry.
 
 N exceeds the number of all terms of one bound, gamma_N = N u / (1 - N u), u = 2^-53: any order of summation
-is covered (Higham 2002, section 3.1 and lemma 3.1). Underflow is charged absolutely. Overflow gives infinity or NaN,
-and every test is written so that NaN proves nothing. numpy only; nothing is taken from the engines.
+is covered (Higham 2002, section 3.1 and lemma 3.1). Underflow is charged absolutely. Overflow gives infinity or NaN:
+a bound that is either proves nothing, and every test is written so that NaN fails it. numpy only; nothing is taken from the engines.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ class Checker:
     def _lemmas(self, index: int, example: int, certificate: Certificate) -> None:
         """Tighten the input range of ReLU ``index`` for one example by its lemmas."""
         for lemma in certificate.lemmas:
-            if lemma.node != index:
+            if lemma.node != index or not lemma.neurons.shape[0]:
                 continue
             source = self.network.nodes[index].inputs[0]
             neurons, sides = to_index(lemma.neurons)[None], to_index(lemma.sides)
@@ -200,7 +200,8 @@ class Checker:
             zero = np.zeros_like(lower)
             low, high = np.maximum(lower, 0.0), np.maximum(upper, 0.0)
             slack = 4 * self.network.gamma * (low + high) + TINY
-            return Tables(zero, zero, low - slack, high + slack)
+            tables = Tables(zero, zero, low - slack, high + slack)
+            return tables if examples is None else tables.select(examples)
         unstable = ~(lower >= 0) & ~(upper <= 0)
         s = np.where(unstable, upper / np.where(unstable, upper - lower, 1.0), (lower >= 0).astype(np.float64))
         s = np.clip(s, 0.0, 1.0)
@@ -217,11 +218,12 @@ class Checker:
             lower_slope = np.where(unstable, rule_slope, s)
         else:
             lower_slope = s
-        # Where a slope is exactly 0 or 1 everywhere it is used, v is exact and phi has no rounding of its own.
+        # An inactive neuron has v = 0 and phi = 0 without any rounding. An unstable one has a cut even at slopes of 0.
         slack = 8 * UNIT * (reach + np.abs(bias) + error) + TINY
         slack = slack + 8 * self.network.gamma * (np.abs(bias) + error + cut)
-        lower_gain = lower_slope * (bias - error) - slack * (lower_slope + s > 0)
-        upper_gain = s * (bias + error) + cut + slack * (lower_slope + s > 0)
+        charged = (lower_slope + s > 0) | (reach > 0)
+        lower_gain = lower_slope * (bias - error) - slack * charged
+        upper_gain = s * (bias + error) + cut + slack * charged
         return Tables(lower_slope, np.broadcast_to(s, lower_slope.shape), lower_gain, upper_gain)
 
     def _with_slopes(self, examples: Index, slopes: Sequence[Sequence[Slopes]]) -> dict[int, Tables]:
@@ -233,7 +235,7 @@ class Checker:
             for position, per_example in enumerate(slopes):
                 for stored in per_example:
                     if stored.node == index:
-                        given = to_float(stored.values) / UNIT_SLOPE
+                        given = np.minimum(to_float(stored.values) / UNIT_SLOPE, 1.0)
                         values[position][: len(given), to_index(stored.neurons)] = given
             local[index] = self._table(index, values, examples)
         return local
@@ -301,7 +303,12 @@ class Checker:
                     _add(pending, source, _transpose(linear, rows))
             score, mirror = score + low, mirror + high
         tiny = self.underflow[examples][:, None]
-        return score - tiny, mirror - tiny
+        return _finite(score - tiny), _finite(mirror - tiny)
+
+
+def _finite(bound: Array) -> Array:
+    """A lower bound that overflowed to infinity, or is NaN, proves nothing: it becomes minus infinity."""
+    return np.where(bound < np.inf, bound, -np.inf)
 
 
 def _add(pending: dict[int, Rows], index: int, rows: Rows) -> None:

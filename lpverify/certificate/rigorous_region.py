@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -36,7 +37,7 @@ class Region:
         if self.norm == "inf":
             return low, high
         order = 2 if self.norm == "2" else 1
-        size = np.linalg.norm(self.point, ord=order, axis=1)
+        size = np.linalg.norm(self.point, ord=order, axis=1) + 1e-150  # squares may underflow, here and below
         eps = (self.eps * (1 + 8 * gamma) + 8 * gamma * size) * (1 + 8 * gamma) + TINY
         if isinstance(rows, Windows):
             (inside,) = rows.gather(np.ones_like(self.point))
@@ -78,7 +79,10 @@ def inner(rows: Rows, plain: Array, absolute: Array | None) -> tuple[Array, Arra
 
 def down(value: Fraction) -> float:
     """The largest float64 <= value."""
-    near = float(value)
+    try:
+        near = float(value)
+    except OverflowError:
+        return sys.float_info.max if value > 0 else -math.inf
     return near if Fraction(near) <= value else math.nextafter(near, -math.inf)
 
 
