@@ -150,7 +150,8 @@ def test_bounds_on_a_graph_with_every_kind_of_map(rule: str, semantics: str) -> 
 
 def minimum_by_patterns(network: Network, lower: np.ndarray, upper: np.ndarray, c: np.ndarray) -> float:
     """min c.f over a box: an LP for every activation pattern of a dense net (Dense, ReLU, Dense, ...)."""
-    layers = [(n.maps[0].weight.numpy(), n.bias.numpy()) for n in network.nodes if isinstance(n, Affine)]  # type: ignore[attr-defined]
+    affine = [n for n in network.nodes if isinstance(n, Affine)]
+    layers = [(n.maps[0].weight.numpy(), n.bias.numpy()) for n in affine]  # type: ignore[attr-defined]
     hidden, best = sum(len(b) for _, b in layers[:-1]), np.inf
     for pattern in itertools.product((0.0, 1.0), repeat=hidden):
         W, b, at = np.eye(len(lower)), np.zeros(len(lower)), 0
@@ -277,7 +278,8 @@ def test_float32_bounds_hold_for_sums_in_any_order() -> None:
     real = float(check(parsed, replace(proof, semantics="real")).margins[0])
     assert real - 1e-4 < bound < real
     draw = np.random.default_rng(0)
-    layers = [(n.maps[0].weight.numpy(), n.bias.numpy()) for n in network.nodes if isinstance(n, Affine)]  # type: ignore[attr-defined]
+    affine = [n for n in network.nodes if isinstance(n, Affine)]
+    layers = [(n.maps[0].weight.numpy(), n.bias.numpy()) for n in affine]  # type: ignore[attr-defined]
     for _ in range(200):
         h = (np.linspace(-1, 1, 6) + draw.uniform(-0.2499, 0.2499, 6)).astype(np.float32)
         for depth, (W, b) in enumerate(layers):
