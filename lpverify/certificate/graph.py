@@ -27,6 +27,8 @@ from lpverify.errors import CertificateError
 FORMAT = "lpverify network"
 VERSION = 1
 REAL = ("<f4", "<f8")
+MAX_PADDED = 2**26
+MAX_UNGROUPED = 2**28
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ def parse_network(data: bytes, name: str = "<bytes>") -> PlainNetwork:
     for index, entry in enumerate(listed):
         try:
             nodes.append(_node(packed, entry, nodes))
+            if not nodes[-1].size:
+                raise ValueError(f"shape {nodes[-1].shape} has no units")
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise CertificateError(f"{name}: node {index}: {error}") from None
     return PlainNetwork(tuple(nodes), hashlib.sha256(data).hexdigest())
@@ -153,6 +157,11 @@ def _conv(packed: Packed, entry: dict[str, Any]) -> PlainMap:
     padded = [in_shape[1] + padding[0] + padding[2], in_shape[2] + padding[1] + padding[3]]
     if any(p < s for p, s in zip(padded, spans, strict=True)):
         raise ValueError(f"conv2d kernel {tuple(kernel)} is larger than its padded input {tuple(padded)}")
+    # Neither is bounded by the file's size: the checkers lay out the padded image and the kernel without groups.
+    if in_shape[0] * math.prod(padded) > min(MAX_PADDED, 2**20 + 100 * math.prod(in_shape)):
+        raise ValueError(f"conv2d padding {padding} is far larger than its input {in_shape}, or both are too large")
+    if groups > 1 and math.prod(weight.shape) * groups > MAX_UNGROUPED:
+        raise ValueError(f"conv2d weight {weight.shape} in {groups} groups is too large")
     out = tuple((p - s) // step + 1 for p, s, step in zip(padded, spans, stride, strict=True))
     ints = {"stride": stride, "padding": padding, "dilation": dilation, "groups": (groups,)}
     return PlainMap("conv2d", in_shape, (c_out, *out), {"weight": weight}, ints)

@@ -17,7 +17,8 @@ costs no more than an unchecked one:
 
 N exceeds the number of all terms of one bound, gamma_N = N u / (1 - N u), u = 2^-53: any order of summation
 is covered (Higham 2002, section 3.1 and lemma 3.1). Underflow is charged absolutely. Overflow gives infinity or NaN:
-a bound that is either proves nothing, and every test is written so that NaN fails it. numpy only; nothing is taken from the engines.
+a bound that is either proves nothing, and every test is written so that NaN fails it. numpy only;
+nothing is taken from the engines.
 """
 
 from __future__ import annotations
