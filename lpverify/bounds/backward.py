@@ -16,7 +16,7 @@ from lpverify.bounds import patches
 from lpverify.bounds.patches import Patches
 from lpverify.bounds.relaxation import Relaxation
 from lpverify.network import AbstractLinearMap, Affine, Conv2d, Dense, Diagonal, Input, Network, ReLU
-from lpverify.problem import Ball, Region, dual_norm
+from lpverify.problem import Ball, Region, dual_norm, row_products
 
 Rows = Tensor | Patches
 
@@ -198,7 +198,7 @@ def _inner(rows: Rows, table: Tensor) -> Tensor:
         return _row_sums(rows.values, window).view(rows.batch, -1)
     if table.ndim == 1:
         return rows @ table
-    return (rows @ table.unsqueeze(-1)).squeeze(-1)
+    return row_products(rows, table)
 
 
 def _absorb(rows: Rows, table: Relaxation, mirrored: bool) -> tuple[Rows, Tensor, Tensor]:
@@ -221,8 +221,7 @@ def _absorb(rows: Rows, table: Relaxation, mirrored: bool) -> tuple[Rows, Tensor
     passed = values * even.unsqueeze(1)
     if not mirrored:
         passed = torch.addcmul(passed, size, odd.unsqueeze(1))
-    linear = (values @ even_gain.unsqueeze(-1)).squeeze(-1)
-    bent = (size @ odd_gain.unsqueeze(-1)).squeeze(-1)
+    linear, bent = row_products(values, even_gain), row_products(size, odd_gain)
     return passed, linear + bent, linear - bent
 
 
