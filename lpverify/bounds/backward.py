@@ -57,15 +57,8 @@ def bound_neurons(
     Args:
         symmetric: the relaxations have equal lower and upper slopes, so that one pass gives both sides.
     """
-    if symmetric:
-        pending, bias = _first_rows(network, node, neurons, None, windows=True)
-        return _propagate(network, relaxations, region, pending, bias, mirrored=True)
-    both = torch.cat([neurons, neurons], dim=1)
-    signs = torch.ones_like(both)
-    signs[:, neurons.shape[1] :] = -1
-    pending, bias = _first_rows(network, node, both, signs, windows=True)
-    lower, upper = _propagate(network, relaxations, region, pending, bias)[0].chunk(2, dim=1)
-    return lower, -upper
+    pending, bias = _first_rows(network, node, neurons, None, windows=True)
+    return _propagate(network, relaxations, region, pending, bias, sides="mirrored" if symmetric else "split")
 
 
 def bound_rows(
@@ -112,13 +105,19 @@ def _propagate(
     pending: dict[int, Rows],
     score: Tensor,
     *,
-    mirrored: bool = False,
+    sides: str = "below",
     final: list[Rows] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Carry rows down to the input; returns the bound and, if ``mirrored``, the bound from above.
+    """Carry rows down to the input; returns the bound from below and, unless ``sides`` is "below", from above.
 
-    ``final``, if given, receives the rows that arrive at the input.
+    Args:
+        pending: rows by the node at which they wait.
+        score: what the rows have collected so far, (B, m).
+        sides: "below"; "mirrored": equal slopes serve both sides with the same rows; "split": the rows and
+            their negatives part at the first ReLU, which both pass with the same products.
+        final: receives the rows that arrive at the input.
     """
+    split = False
     above = score
     while pending:
         index = max(pending)
@@ -129,8 +128,16 @@ def _propagate(
                 final.append(rows)
             score, above = score + low, above + high
         elif isinstance(node, ReLU):
-            rows, low, high = _absorb(rows, relaxations[index], mirrored)
-            score, above = score + low, above + high
+            even, odd, linear, bent = _absorb(rows, relaxations[index], sides == "mirrored")
+            if sides == "split" and not split:
+                split = True
+                pending = {k: _join(waiting, _negative(waiting)) for k, waiting in pending.items()}
+                rows = _join(_plus(even, odd), _plus(_negative(even), odd))
+                score = torch.cat([score + linear + bent, bent - linear - score], dim=1)
+                above = score
+            else:
+                rows = _plus(even, odd)
+                score, above = score + linear + bent, above + linear - bent
             _add(pending, node.input, rows)
         else:
             if not bias_is_folded(network, index):
@@ -139,7 +146,37 @@ def _propagate(
                 score, above = score + gain, above + gain
             for source, linear in zip(node.inputs, node.maps, strict=True):
                 _add(pending, source, _transpose(rows, linear))
+    if split:
+        low, high = score.chunk(2, dim=1)
+        return low, -high
     return score, above
+
+
+def _with_values(rows: Rows, values: Tensor) -> Rows:
+    return replace(rows, values=values) if isinstance(rows, Patches) else values
+
+
+def _values(rows: Rows) -> Tensor:
+    return rows.values if isinstance(rows, Patches) else rows
+
+
+def _negative(rows: Rows) -> Rows:
+    return _with_values(rows, -_values(rows))
+
+
+def _plus(rows: Rows, odd: Tensor | None) -> Rows:
+    """The rows with a part of the same shape added, if there is one."""
+    return rows if odd is None else _with_values(rows, _values(rows) + odd)
+
+
+def _join(rows: Rows, others: Rows) -> Rows:
+    """Two sets of m rows an example, at the same places, as one set of 2 m."""
+    if not isinstance(rows, Patches):
+        return torch.cat([rows, _dense(others)], dim=1)
+    batch, window = rows.batch, rows.values.shape[1:]
+    pair = [_values(r).view(batch, -1, *window) for r in (rows, others)]
+    top, left = (torch.cat([t.view(batch, -1)] * 2, dim=1).flatten() for t in (rows.top, rows.left))
+    return Patches(torch.cat(pair, dim=1).flatten(0, 1), top, left, rows.image, batch)
 
 
 def _add(pending: dict[int, Rows], index: int, rows: Rows) -> None:
@@ -201,28 +238,26 @@ def _inner(rows: Rows, table: Tensor) -> Tensor:
     return row_products(rows, table)
 
 
-def _absorb(rows: Rows, table: Relaxation, mirrored: bool) -> tuple[Rows, Tensor, Tensor]:
-    """Pass rows through a ReLU: the rows behind it, and what they add to the bound below (and above)."""
+def _absorb(rows: Rows, table: Relaxation, symmetric: bool) -> tuple[Rows, Tensor | None, Tensor, Tensor]:
+    """Pass rows through a ReLU, in parts: v = even w + odd |w|, and what it adds, linear + bent.
+
+    For the negated rows the linear parts change sign and the others do not; with ``symmetric`` slopes there is
+    no odd part of v.
+    """
     even, odd = (table.lower_slope + table.upper_slope) / 2, (table.lower_slope - table.upper_slope) / 2
     even_gain, odd_gain = (table.lower_gain + table.upper_gain) / 2, (table.lower_gain - table.upper_gain) / 2
-    values = rows.values if isinstance(rows, Patches) else rows
+    values = _values(rows)
     size = values.abs()
     if isinstance(rows, Patches):
-        # Equal slopes (mirrored) leave no odd part to gather.
-        even, even_gain, odd_gain, *rest = rows.gather(even, even_gain, odd_gain, *(() if mirrored else (odd,)))
-        passed = values * even if mirrored else torch.addcmul(values * even, size, rest[0])
+        even, even_gain, odd_gain, *rest = rows.gather(even, even_gain, odd_gain, *(() if symmetric else (odd,)))
         linear = _row_sums(values, even_gain).view(rows.batch, -1)
         bent = _row_sums(size, odd_gain).view(rows.batch, -1)
-        return replace(rows, values=passed), linear + bent, linear - bent
+        return replace(rows, values=values * even), size * rest[0] if rest else None, linear, bent
     if even.ndim == 3:
-        passed = torch.addcmul(values * even, size, odd)
         linear, bent = (values * even_gain).sum(-1), (size * odd_gain).sum(-1)
-        return passed, linear + bent, linear - bent
-    passed = values * even.unsqueeze(1)
-    if not mirrored:
-        passed = torch.addcmul(passed, size, odd.unsqueeze(1))
+        return values * even, size * odd, linear, bent
     linear, bent = row_products(values, even_gain), row_products(size, odd_gain)
-    return passed, linear + bent, linear - bent
+    return values * even.unsqueeze(1), None if symmetric else size * odd.unsqueeze(1), linear, bent
 
 
 def _row_sums(values: Tensor, table: Tensor) -> Tensor:

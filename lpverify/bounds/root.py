@@ -18,7 +18,7 @@ from lpverify.network import Affine, Input, Network, ReLU
 from lpverify.problem import Box, LayerBounds, Region
 
 # Entries of one chunk of rows (rows times the widest layer they pass): fits a CPU's caches, fills a GPU.
-CHUNK_ENTRIES = {"cpu": 2**22, "cuda": 2**27}
+CHUNK_ENTRIES = {"cpu": 2**21, "cuda": 2**27}
 
 
 @dataclass(frozen=True, eq=False)

@@ -135,7 +135,7 @@ def _region(packed: Packed, where: dict[str, Any]) -> BallRegion | BoxRegion:
 def _rows(packed: Packed, what: dict[str, Any]) -> LabelRows | LinearRows:
     if "label" in what:
         label, classes = what["label"], what.get("classes")
-        if type(label) is not int or type(classes) is not int or not 0 <= label < classes or not 2 <= classes <= 10**6:
+        if type(label) is not int or type(classes) is not int or not 0 <= label < classes or not 2 <= classes <= 10**4:
             raise CertificateError(f"{packed.name}: label {label!r} of {classes!r} classes")
         return LabelRows(label, classes)
     C, d = packed.array(what.get("C"), ndim=2), _vector(packed, what.get("d"))
