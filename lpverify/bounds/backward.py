@@ -128,16 +128,16 @@ def _propagate(
                 final.append(rows)
             score, above = score + low, above + high
         elif isinstance(node, ReLU):
-            even, odd, linear, bent = _absorb(rows, relaxations[index], sides == "mirrored")
+            even, odd, straight, bent = _absorb(rows, relaxations[index], sides == "mirrored")
             if sides == "split" and not split:
                 split = True
                 pending = {k: _join(waiting, _negative(waiting)) for k, waiting in pending.items()}
                 rows = _join(_plus(even, odd), _plus(_negative(even), odd))
-                score = torch.cat([score + linear + bent, bent - linear - score], dim=1)
+                score = torch.cat([score + straight + bent, bent - straight - score], dim=1)
                 above = score
             else:
                 rows = _plus(even, odd)
-                score, above = score + linear + bent, above + linear - bent
+                score, above = score + straight + bent, above + straight - bent
             _add(pending, node.input, rows)
         else:
             if not bias_is_folded(network, index):
@@ -239,9 +239,9 @@ def _inner(rows: Rows, table: Tensor) -> Tensor:
 
 
 def _absorb(rows: Rows, table: Relaxation, symmetric: bool) -> tuple[Rows, Tensor | None, Tensor, Tensor]:
-    """Pass rows through a ReLU, in parts: v = even w + odd |w|, and what it adds, linear + bent.
+    """Pass rows through a ReLU, in parts: v = even w + odd |w|, and what it adds, straight + bent.
 
-    For the negated rows the linear parts change sign and the others do not; with ``symmetric`` slopes there is
+    For the negated rows the straight parts change sign and the others do not; with ``symmetric`` slopes there is
     no odd part of v.
     """
     even, odd = (table.lower_slope + table.upper_slope) / 2, (table.lower_slope - table.upper_slope) / 2
@@ -250,14 +250,14 @@ def _absorb(rows: Rows, table: Relaxation, symmetric: bool) -> tuple[Rows, Tenso
     size = values.abs()
     if isinstance(rows, Patches):
         even, even_gain, odd_gain, *rest = rows.gather(even, even_gain, odd_gain, *(() if symmetric else (odd,)))
-        linear = _row_sums(values, even_gain).view(rows.batch, -1)
+        straight = _row_sums(values, even_gain).view(rows.batch, -1)
         bent = _row_sums(size, odd_gain).view(rows.batch, -1)
-        return replace(rows, values=values * even), size * rest[0] if rest else None, linear, bent
+        return replace(rows, values=values * even), size * rest[0] if rest else None, straight, bent
     if even.ndim == 3:
-        linear, bent = (values * even_gain).sum(-1), (size * odd_gain).sum(-1)
-        return values * even, size * odd, linear, bent
-    linear, bent = row_products(values, even_gain), row_products(size, odd_gain)
-    return values * even.unsqueeze(1), None if symmetric else size * odd.unsqueeze(1), linear, bent
+        straight, bent = (values * even_gain).sum(-1), (size * odd_gain).sum(-1)
+        return values * even, size * odd, straight, bent
+    straight, bent = row_products(values, even_gain), row_products(size, odd_gain)
+    return values * even.unsqueeze(1), None if symmetric else size * odd.unsqueeze(1), straight, bent
 
 
 def _row_sums(values: Tensor, table: Tensor) -> Tensor:
