@@ -83,7 +83,7 @@ def check_witness(network: PlainNetwork | ExactNetwork, witness: Witness) -> Out
     (whole, exponent), margin = list(_rows(witness.claim))[witness.row]
     outputs = evaluate(exact, x)
     margin += sum((scaled(n, exponent) * outputs[unit] for unit, n in whole.items()), Fraction(0))
-    if not margin <= 0:
+    if margin > 0:
         return Outcome(False, (margin,), f"row {witness.row} holds at the point: its value is {_nearest(margin)!r}")
     if _nearest(margin) != witness.margin:
         return Outcome(False, (margin,), f"the margin is {_nearest(margin)!r}, recorded is {witness.margin!r}")
