@@ -20,8 +20,8 @@ from lpverify.problem import LayerBounds, Region, Specification
 
 Slopes = dict[int, Tensor]
 
-# Decay rates of Adam's means of gradients and of their squares.
-BETAS = (0.9, 0.99)
+# Decay rates of Adam's means of gradients and of their squares: short memories, for the bound has kinks.
+BETAS = (0.7, 0.9)
 # Entries of all slope tensors that one optimisation holds (Adam keeps about eight times as much).
 CHUNK_ENTRIES = {"cpu": 2**21, "cuda": 2**27}
 
