@@ -169,6 +169,8 @@ def measure(data: Path, job: dict[str, Any], arguments: argparse.Namespace) -> d
 def main() -> int:
     """Measure all networks; the CSV grows line by line. 1 if one failed or passed the memory goal."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    # As the command line sets it (``lpverify.cli.main``); the child processes inherit it.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
     here = Path(__file__).resolve().parent
     shared = Path(os.environ.get("LPVERIFY_SHARED", here.parents[1] / "shared" / "data"))
     parser.add_argument("--data", type=Path, default=shared, help="folder with networks.csv")

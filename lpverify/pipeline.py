@@ -23,6 +23,7 @@ from lpverify.certificate import rigorous
 from lpverify.certificate.claim import Claim
 from lpverify.certificate.graph import parse_network
 from lpverify.certificate.proof import Certificate
+from lpverify.certificate.rigorous import Outcome
 from lpverify.errors import SoundnessError, UsageError
 from lpverify.evidence import certificate
 from lpverify.network import Network, as_numpy
@@ -307,25 +308,34 @@ def _certify(
         claimed = proposed[place] if bound.multipliers.lemmas else best[place]
         if (claimed > 0).all():
             hopeful.append(i)
-    outcomes = rigorous.check(session.checker, [progress.proposals[i] for i in hopeful])
-    for i, outcome in zip(hopeful, outcomes, strict=True):
-        progress.margins[i] = np.fmax(progress.margins[i], outcome.margins)
-        if outcome.accepted:
-            _agree_with_points(batch, progress, i, outcome.margins)
-            proof = progress.proposals[i].encode()
-            _decide(session, batch, progress, i, Verdict.VERIFIED, "", method, proof=proof)
-        else:
-            # What the checker refused is open again: the next stage must not take the engine's word for it.
-            progress.best[i] = outcome.margins
-            progress.reasons[i] = f"uncertified: {method} claims a proof, but the checker found {outcome.message}"
+    for i, outcome in _judge(session, batch, progress, hopeful):
+        # What the checker refused is open again: the next stage must not take the engine's word for it.
+        progress.best[i] = outcome.margins
+        progress.reasons[i] = f"uncertified: {method} claims a proof, but the checker found {outcome.message}"
 
 
 def _prove_margins(session: Session, batch: Batch, progress: Progress) -> None:
-    """Undecided examples report proved margins too: those that the checker finds for the last proposal."""
-    waiting = [i for i in progress.open(batch) if i in progress.proposals]
+    """Undecided examples report proved margins too: those that the checker finds for the last proposal.
+
+    The checker may find more than a float32 engine dared to claim.
+    """
+    _judge(session, batch, progress, [i for i in progress.open(batch) if i in progress.proposals])
+
+
+def _judge(session: Session, batch: Batch, progress: Progress, waiting: list[int]) -> list[tuple[int, Outcome]]:
+    """Check the proposals of some examples: accepted ones are decided; the others' outcomes are returned."""
     outcomes = rigorous.check(session.checker, [progress.proposals[i] for i in waiting])
+    refused = []
     for i, outcome in zip(waiting, outcomes, strict=True):
         progress.margins[i] = np.fmax(progress.margins[i], outcome.margins)
+        if outcome.accepted:
+            _agree_with_points(batch, progress, i, outcome.margins)
+            progress.margins[i] = outcome.margins
+            proof = progress.proposals[i].encode()
+            _decide(session, batch, progress, i, Verdict.VERIFIED, "", progress.methods[i], proof=proof)
+        else:
+            refused.append((i, outcome))
+    return refused
 
 
 def _agree_with_points(batch: Batch, progress: Progress, i: int, lower: NDArray[np.float64]) -> None:

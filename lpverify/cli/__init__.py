@@ -61,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = [argument for argument in given if argument != "--debug"]
     # Where other programs use the processors too, threads that spin while they wait cost 20 times the run.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # oneDNN keeps a kernel with its memory for each new shape, and every batch of rows has one of its own.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         with cli.make_context("lpverify", given) as ctx:
