@@ -143,6 +143,25 @@ def check_range(examples: Examples, clip: tuple[Any, Any] | None) -> None:
         )
 
 
+def check_inside(examples: Examples, eps: str, clip: tuple[str, str] | None) -> None:
+    """Refuse inputs that lie further than eps outside the clip: nothing is left of their balls.
+
+    Raises:
+        DataError: naming the first such example (counted within ``examples``) and its value.
+    """
+    if clip is None:
+        return
+    low, high = float(clip[0]) - float(eps), float(clip[1]) + float(eps)
+    flat = examples.x.reshape(len(examples), -1)
+    bad = np.argwhere((flat < low) | (flat > high))
+    if len(bad):
+        example, unit = bad[0]
+        raise DataError(
+            f"{examples.source}: input {unit} of selected example {example} is {flat[example, unit]:g}, further than "
+            f"eps {eps} outside --clip {clip[0]} {clip[1]}; give the clip that the data keeps"
+        )
+
+
 def check_shape(examples: Examples, input_shape: tuple[int, ...]) -> None:
     """Refuse examples that do not fit a network's input; axes of length 1 and flattening make no difference.
 
@@ -152,7 +171,7 @@ def check_shape(examples: Examples, input_shape: tuple[int, ...]) -> None:
     got, want = examples.x.shape[1:], tuple(input_shape)
     if math.prod(got) == math.prod(want):
         squeezed = [tuple(n for n in shape if n != 1) for shape in (got, want)]
-        if len(got) == 1 or len(want) == 1 or squeezed[0] == squeezed[1]:
+        if min(map(len, squeezed)) <= 1 or squeezed[0] == squeezed[1]:
             return
     channels_last = len(got) == len(want) == 3 and (got[2], got[0], got[1]) == want
     hint = "; channels come last: transpose x to (examples, channels, height, width)" if channels_last else ""

@@ -89,9 +89,10 @@ def summary(tally: Tally, **parts: Any) -> dict[str, Any]:
         "unknown": tally.verdicts[Verdict.UNKNOWN],
         "misclassified": tally.misclassified,
         "float32_disagrees": tally.disagree,
-        "clean_error": tally.clean_error,
-        "robust_error_lower": tally.robust_error_lower,
-        "robust_error_upper": tally.robust_error_upper,
+        # Of no examples nothing is known, least of all an error of 0.
+        "clean_error": tally.clean_error if tally.examples else None,
+        "robust_error_lower": tally.robust_error_lower if tally.examples else None,
+        "robust_error_upper": tally.robust_error_upper if tally.examples else None,
         "methods": {
             name: {**{v.value: counts[v.value] for v in Verdict}, "seconds": round(tally.seconds[name], 6)}
             for name, counts in tally.methods.items()

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lpverify import arrayfile
-from lpverify.data import check_labels, check_range, check_shape, load_data, make_examples, select
+from lpverify.data import check_inside, check_labels, check_range, check_shape, load_data, make_examples, select
 from lpverify.errors import DataError, LpverifyError, ShapeError, UsageError
 
 X = np.linspace(0, 1, 24, dtype=np.float32).reshape(2, 3, 4)
@@ -349,3 +349,18 @@ def test_missing_idx_files_and_unknown_names_say_what_to_do(tmp_path: Path) -> N
     ):
         with pytest.raises(UsageError):
             call()
+
+
+def test_a_clip_that_excludes_an_input_is_refused_by_name() -> None:
+    examples = make_examples(np.array([[0.2, 0.4], [0.4, 0.9]], np.float32), np.array([0, 1]), source="mine")
+    check_inside(examples, "0.3", ("0", "0.6"))
+    with pytest.raises(DataError, match=r"mine: input 1 of selected example 1 is 0\.9, further than eps 0\.2"):
+        check_inside(examples, "0.2", ("0", "0.6"))
+
+
+def test_images_fit_a_network_whose_input_has_one_long_axis() -> None:
+    examples = make_examples(np.zeros((2, 1, 4, 4), np.float32), np.array([0, 1]))
+    for shape in ((16,), (16, 1), (1, 4, 4), (4, 4)):
+        check_shape(examples, shape)
+    with pytest.raises(ShapeError):
+        check_shape(examples, (2, 8))

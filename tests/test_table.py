@@ -44,7 +44,7 @@ def test_summary_counts_and_shares() -> None:
 
 def test_no_result_at_all_is_summarised() -> None:
     got = summary(Tally(), options=OPTIONS, seconds={"total": 0.0})
-    assert (got["examples"], got["clean_error"], got["robust_error_upper"]) == (0, 0.0, 0.0)
+    assert (got["examples"], got["clean_error"], got["robust_error_upper"]) == (0, None, None)
     print_summary(got, stream := io.StringIO())
     assert "0 examples" in stream.getvalue()
 

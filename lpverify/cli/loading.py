@@ -44,13 +44,15 @@ def load_network(model: Path, given: dict[str, Any]) -> Network:
 def load_job(model: Path, given: dict[str, Any]) -> Job:
     """Everything that a command on examples needs, checked: the network first, then data, labels and range."""
     require_device(given["device"])
-    from lpverify.data import check_labels, check_range, check_shape, load_data, select
+    from lpverify.data import check_inside, check_labels, check_range, check_shape, load_data, select
 
     network = load_network(model, given)
     every = load_data(given["data"], **{name: given[name] for name in SOURCE})
     indices, examples = select(every, given["index"] if given["index"] is not None else f"0:{len(every)}")
     check_shape(examples, network.shapes[0])
     check_range(examples, given["clip"])
+    if given.get("eps") is not None:
+        check_inside(examples, given["eps"], given["clip"])
     return Job(network, examples, indices, examples.x, check_labels(examples, network.output_size))
 
 
