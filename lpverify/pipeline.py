@@ -59,8 +59,8 @@ class Session:
 
     @property
     def batch_size(self) -> int:
-        """Examples at once: bounded tables and rows for wide networks."""
-        return self.settings.batch_size or max(1, min(100, 2**22 // sum(self.exact.sizes)))
+        """Examples at once: enough to share products, few enough that results come soon and tables stay small."""
+        return self.settings.batch_size or max(1, min(50, 2**19 // sum(self.exact.sizes)))
 
 
 @dataclass(frozen=True, eq=False)
