@@ -27,7 +27,7 @@ from lpverify.certificate.rigorous import Outcome
 from lpverify.errors import SoundnessError, UsageError
 from lpverify.evidence import certificate
 from lpverify.network import Network, as_numpy
-from lpverify.problem import Region, Specification
+from lpverify.problem import Region, Specification, row_products
 from lpverify.result import Counterexample, Result, Verdict
 from lpverify.serialize import network_bytes
 from lpverify.settings import DTYPES, Settings
@@ -161,14 +161,15 @@ def _stages(method: str) -> list[Stage]:
 def _clean_stage(session: Session, batch: Batch, progress: Progress) -> None:
     """The clean inputs: predictions, and examples that fail before any perturbation."""
     with torch.no_grad():
-        outputs = session.exact.forward(torch.as_tensor(batch.x).double())
+        values = session.exact.values(torch.as_tensor(batch.x).double())
+    outputs = values[-1]
     labelled = batch.labels and batch.labels[0] is not None
     progress.predicted = [int(o.argmax()) if labelled and o.isfinite().all() else None for o in outputs]
     margins = batch.spec.margins(outputs)
     progress.clean = as_numpy(margins)
     # A margin that rounding could turn is settled by exact evaluation, as is every negative one.
-    error = (batch.spec.C.abs() @ rounding_error(session.exact, torch.as_tensor(batch.x).double()).unsqueeze(2))
-    safe = margins - 2 * error.squeeze(2) > 1e-12 * outputs.abs().amax(1, keepdim=True)
+    error = row_products(batch.spec.C.abs(), rounding_error(session.exact, values))
+    safe = margins - 2 * error > 1e-12 * outputs.abs().amax(1, keepdim=True)
     for i in (~safe.all(1)).nonzero().flatten().tolist():
         if bool(outputs[i].isfinite().all()):
             _falsify(session, batch, progress, i, batch.x[i], "clean")

@@ -36,8 +36,8 @@ def witness_at(
     return make_counterexample(exact, single, inside, C, d, misclassified=bool((inside == x).all()))
 
 
-def rounding_error(network: Network, x: torch.Tensor) -> torch.Tensor:
-    """A bound of the rounding error of the forward pass in the network's own dtype: (B, n_0) -> (B, n_K).
+def rounding_error(network: Network, values: list[torch.Tensor]) -> torch.Tensor:
+    """A bound of the rounding error of the forward pass that gave ``values``, in the network's own dtype: (B, n_K).
 
     E_k = gamma_n (|W| |h| + |b|) + |W| E_(k-1), with n above the terms of any sum (Higham 2002, section 3.5).
     It only decides which points are worth exact arithmetic.
@@ -45,7 +45,6 @@ def rounding_error(network: Network, x: torch.Tensor) -> torch.Tensor:
     unit = torch.finfo(network.dtype).eps / 2
     absolute = network.map_tensors(torch.abs)
     with torch.no_grad():
-        values = network.values(x)
         errors: list[torch.Tensor] = []
         for index, node in enumerate(absolute.nodes):
             if not isinstance(node, Affine):

@@ -87,8 +87,7 @@ def _first_rows(
     pending: dict[int, Rows] = {}
     for source, linear in zip(affine.inputs, affine.maps, strict=True):
         if windows and image is not None and isinstance(linear, Conv2d | Diagonal):
-            grown = patches.select(image, neurons, sign).transpose(linear)
-            rows: Rows = grown if grown.worth_keeping else grown.dense()
+            rows: Rows = _thin(patches.select(image, neurons, sign).transpose(linear))
         elif isinstance(linear, Dense):
             rows = linear.weight[neurons] * sign.unsqueeze(2)
         else:

@@ -38,8 +38,8 @@ class DualBound(AbstractBoundMethod):
         if isinstance(region, Box) and not self.tighten and goes_forward(network, region):
             forward = dual_forward(network, region, spec.C, spec.d)
         if forward is not None:
-            margins, root = forward
+            margins, layers = forward
         else:
             root = root_bounds(network, region, rule)
-            margins = bound_claim(network, root.relaxations, region, spec.C, spec.d)
-        return BoundResult(margins, root.layers, Multipliers(rule), stats=count_unstable(root.layers))
+            margins, layers = bound_claim(network, root.relaxations, region, spec.C, spec.d), root.layers
+        return BoundResult(margins, layers, Multipliers(rule), stats=count_unstable(layers))

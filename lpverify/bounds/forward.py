@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lpverify.bounds.relaxation import relax
-from lpverify.bounds.root import Root, folded_bias
 from lpverify.network import Affine, Input, Network
 from lpverify.problem import Box, LayerBounds, Region
 
@@ -34,8 +33,8 @@ def goes_forward(network: Network, region: Region) -> bool:
     return isinstance(region, Box) and network.input_size <= MAX_INPUTS and entries <= MAX_ENTRIES
 
 
-def dual_forward(network: Network, box: Box, C: Tensor, d: Tensor) -> tuple[Tensor, Root] | None:
-    """The dual's lower bounds of C f(x) + d, (B, m), and its pre-activation bounds and relaxations.
+def dual_forward(network: Network, box: Box, C: Tensor, d: Tensor) -> tuple[Tensor, dict[int, LayerBounds]] | None:
+    """The dual's lower bounds of C f(x) + d, (B, m), and its pre-activation bounds by ReLU node.
 
     None if so many neurons are unstable that the backward pass is cheaper.
 
@@ -46,7 +45,7 @@ def dual_forward(network: Network, box: Box, C: Tensor, d: Tensor) -> tuple[Tens
     """
     batch, inputs = box.lower.shape
     forms: list[Form] = []
-    root = Root({}, {}, {})
+    layers: dict[int, LayerBounds] = {}
     # Columns have the same meaning in every node: a branch that lacks the later ones has zeros there.
     total = inputs
     for index, node in enumerate(network.nodes):
@@ -64,11 +63,8 @@ def dual_forward(network: Network, box: Box, C: Tensor, d: Tensor) -> tuple[Tens
             center, columns = forms[node.input]
             reach = columns.abs().sum(1)
             layer = LayerBounds(center - reach, center + reach)
-            root.layers[index] = layer
-            root.relaxations[index] = relax(layer, folded_bias(network, node), None)
-            # The dual chooses no lower slope of its own.
-            slope = root.relaxations[index].upper_slope
-            root.slopes[index] = slope
+            layers[index] = layer
+            slope = relax(layer, None, None).upper_slope
             half = torch.where(layer.unstable, -slope * layer.lower / 2, 0.0)
             scaled = F.pad(columns * slope.unsqueeze(1), (0, 0, 0, total - columns.shape[1]))
             fresh = _new_columns(half, layer.unstable)
@@ -78,7 +74,7 @@ def dual_forward(network: Network, box: Box, C: Tensor, d: Tensor) -> tuple[Tens
             forms.append((slope * center + half, torch.cat([scaled, fresh], dim=1)))
     center, columns = forms[-1]
     margins = (C @ center.unsqueeze(-1)).squeeze(-1) + d - (C @ columns.transpose(1, 2)).abs().sum(-1)
-    return margins, root
+    return margins, layers
 
 
 def _sum(one: Tensor, other: Tensor) -> Tensor:
