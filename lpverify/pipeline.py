@@ -30,7 +30,7 @@ from lpverify.network import Network, as_numpy
 from lpverify.problem import Region, Specification, row_products
 from lpverify.result import Counterexample, Result, Verdict
 from lpverify.serialize import network_bytes
-from lpverify.settings import DTYPES, Settings
+from lpverify.settings import DTYPES, Settings, require_device
 from lpverify.witness import rounding_error, witness_at
 
 Array = NDArray[Any]
@@ -43,8 +43,7 @@ class Session:
     """One network made ready for many batches: for the engines, for exact evaluation and for the checker."""
 
     def __init__(self, network: Network, settings: Settings) -> None:
-        if torch.device(settings.device).type == "cuda" and not torch.cuda.is_available():
-            raise UsageError(f"device: {settings.device!r} is not available here; use cpu")
+        require_device(settings.device)
         exact = network.detach().to(torch.float64, "cpu")
         self.exact, self.settings = exact, settings
         self.engine = exact.to(DTYPES[settings.dtype], settings.device)

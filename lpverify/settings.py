@@ -69,3 +69,15 @@ class Settings:
     def region(self, x: torch.Tensor) -> Region:
         """The engines' input sets about x (B, n_0)."""
         return ball(x, float(self.eps), self.norm, self.clip_floats)
+
+
+def require_device(device: str) -> None:
+    """Refuse a device that torch does not have, before anything is put there.
+
+    Raises:
+        UsageError: naming the device.
+    """
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError):
+        raise UsageError(f"device: torch cannot use {device!r} here; pass --device cpu") from None

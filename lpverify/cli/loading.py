@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lpverify.errors import DataError, UsageError
+from lpverify.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,9 +43,10 @@ def load_network(model: Path, given: dict[str, Any]) -> Network:
 
 def load_job(model: Path, given: dict[str, Any]) -> Job:
     """Everything that a command on examples needs, checked: the network first, then data, labels and range."""
-    require_device(given["device"])
     from lpverify.data import check_inside, check_labels, check_range, check_shape, load_data, select
+    from lpverify.settings import require_device
 
+    require_device(given["device"])
     network = load_network(model, given)
     every = load_data(given["data"], **{name: given[name] for name in SOURCE})
     indices, examples = select(every, given["index"] if given["index"] is not None else f"0:{len(every)}")
@@ -54,22 +55,6 @@ def load_job(model: Path, given: dict[str, Any]) -> Job:
     if given.get("eps") is not None:
         check_inside(examples, given["eps"], given["clip"])
     return Job(network, examples, indices, examples.x, check_labels(examples, network.output_size))
-
-
-def require_device(device: str) -> None:
-    """Refuse a device that torch does not have, before anything is loaded.
-
-    Raises:
-        UsageError: naming the device.
-    """
-    if device == "cpu":
-        return
-    import torch
-
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError):
-        raise UsageError(f"device: torch cannot use {device!r} here; pass --device cpu") from None
 
 
 def make_settings(given: dict[str, Any]) -> Settings:
