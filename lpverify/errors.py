@@ -40,6 +40,14 @@ class ShapeError(DataError):
     """An array has the wrong shape: the message gives the argument, what was got and what was expected."""
 
 
+class ProgramError(LpverifyError, ValueError):
+    """An LP or MILP has data that no solver may see: NaN, infinite entries, bounds that cross."""
+
+
+class SolverError(LpverifyError, RuntimeError):
+    """A solver is missing, or cannot handle the program that it was given."""
+
+
 class ResourceError(LpverifyError, RuntimeError):
     """Memory, disk or device ran out; results already made are kept."""
 
