@@ -349,6 +349,23 @@ class Network:
         """The device of the parameters."""
         return next((n.bias.device for n in self.nodes if isinstance(n, Affine)), torch.device("cpu"))
 
+    def matrices(self, index: int) -> list[sparse.csr_array]:
+        """The maps of Affine node ``index`` as csr arrays (n_k, n_i), kept until a parameter changes in place."""
+        node = self.nodes[index]
+        assert isinstance(node, Affine)
+        tensors: list[Tensor] = []
+        for linear in node.maps:
+            linear.map_tensors(lambda t: tensors.append(t) or t)  # type: ignore[func-returns-value]
+        versions = [t._version for t in tensors]
+        kept = self._matrices.get(index)
+        if kept is None or kept[0] != versions:
+            kept = self._matrices[index] = (versions, [linear.matrix() for linear in node.maps])
+        return kept[1]
+
+    @cached_property
+    def _matrices(self) -> dict[int, tuple[list[int], list[sparse.csr_array]]]:
+        return {}
+
     def values(self, x: Tensor) -> list[Tensor]:
         """The value of every node: (B, n_0) -> a list of (B, n_k)."""
         values: list[Tensor] = []

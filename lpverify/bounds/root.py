@@ -6,7 +6,7 @@ before it. Only neurons that a cheap interval leaves possibly unstable get a row
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -44,7 +44,11 @@ class Root:
         )
 
 
-def root_bounds(network: Network, region: Region, rule: str) -> Root:
+# Given a ReLU's node, its pre-activations' bounds so far and what is known of the ReLUs before: tighter bounds.
+Tighten = Callable[[int, LayerBounds, "Root"], LayerBounds]
+
+
+def root_bounds(network: Network, region: Region, rule: str, tighten: Tighten | None = None) -> Root:
     """Bounds of all ReLUs' pre-activations over the region, with their relaxations.
 
     Args:
@@ -52,6 +56,7 @@ def root_bounds(network: Network, region: Region, rule: str) -> Root:
             "dual-tight" and "crown" (the better of the backward pass's bound and the interval's). CROWN
             chooses its lower slopes from the backward pass's bounds alone: choosing them from the tightened
             bounds was seen to loosen margins.
+        tighten: improves each ReLU's bounds before later nodes build on them.
     """
     absolute = network.map_tensors(torch.abs)
     ranges: list[tuple[Tensor, Tensor]] = []
@@ -71,6 +76,8 @@ def root_bounds(network: Network, region: Region, rule: str) -> Root:
             ranges.append((bounds.lower, bounds.upper))
         else:
             layer = LayerBounds(*ranges[node.input])
+            if tighten is not None:
+                layer = tighten(index, layer, root)
             root.layers[index] = layer
             root.slopes[index] = slopes.get(node.input, adaptive_slope(layer.lower, layer.upper))
             if rule == "interval":
