@@ -92,7 +92,8 @@ class Encoder:
         self._row_upper: list[Array] = []
         self._column_names: list[str] = []
         self._row_names: list[str] = []
-        self._columns, self._cone = 0, None
+        self._columns = 0
+        self._cone: Cone | None = None
         self._input(region)
 
     def _input(self, region: Region) -> None:

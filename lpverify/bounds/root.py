@@ -78,6 +78,7 @@ def root_bounds(network: Network, region: Region, rule: str, tighten: Tighten | 
             layer = LayerBounds(*ranges[node.input])
             if tighten is not None:
                 layer = tighten(index, layer, root)
+                ranges[node.input] = (layer.lower, layer.upper)
             root.layers[index] = layer
             root.slopes[index] = slopes.get(node.input, adaptive_slope(layer.lower, layer.upper))
             if rule == "interval":
