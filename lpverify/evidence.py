@@ -12,11 +12,13 @@ from torch import Tensor
 from lpverify.bounds.base import BoundResult, LemmaRows
 from lpverify.certificate.claim import BallRegion, BoxRegion, Claim, LabelRows, LinearRows
 from lpverify.certificate.container import RawArray
-from lpverify.certificate.proof import UNIT_SLOPE, Certificate, Leaf, Lemma, Slopes
+from lpverify.certificate.proof import UNIT_SLOPE, Certificate, Duals, Leaf, Lemma, Slopes
 from lpverify.network import as_numpy
 from lpverify.serialize import raw_array
 
 NO_ROWS = RawArray("<i4", (0,), b"")
+# Multipliers outside these magnitudes are stored in float64.
+FLOAT32_SAFE = (1e-30, 1e30)
 
 
 def ball_claim(
@@ -38,18 +40,19 @@ def certificate(
 
     Args:
         network: SHA-256 of the network file.
-        bound: the method's result; row i of its slopes belongs to row rows[i] of the claim.
+        bound: the method's result; row i of its slopes and duals belongs to row rows[i] of the claim.
         example: index into the batch of ``bound``.
-        rows: the claim's rows that use ``bound``'s slopes; the others follow its rule.
+        rows: the claim's rows that use ``bound``'s slopes and duals; the others follow its rule.
     """
     multipliers = bound.multipliers
     lemmas = tuple(
         lemma for stored in multipliers.lemmas for lemma in _lemma(stored, example, bound) if lemma is not None
     )
-    if not multipliers.slopes or not len(rows):
+    if not (multipliers.slopes or multipliers.duals) or not len(rows):
         return Certificate(network, semantics, multipliers.rule, claim, Leaf(NO_ROWS, ()), lemmas)
-    own = {k: s[example, : len(rows)] for k, s in multipliers.slopes.items()}
-    leaf = Leaf(_indices(rows), _slopes(own, bound, example))
+    slopes = {k: s[example, : len(rows)] for k, s in multipliers.slopes.items()}
+    duals = {k: v[example, : len(rows)] for k, v in multipliers.duals.items()}
+    leaf = Leaf(_indices(rows), *_tables(slopes, duals, bound, example))
     return Certificate(network, semantics, multipliers.rule, claim, leaf, lemmas)
 
 
@@ -59,23 +62,40 @@ def _lemma(stored: LemmaRows, example: int, bound: BoundResult) -> list[Lemma]:
     found = []
     for at in place:
         neurons, sides, keep = (as_numpy(t[at]) for t in (stored.neurons, stored.sides, stored.needed))
-        own = {k: s[at][keep] for k, s in stored.slopes.items()}
-        slopes = _slopes(own, bound, example)
-        found.append(Lemma(stored.node, _indices(neurons[keep]), _bytes(sides[keep]), slopes))
+        slopes = {k: s[at][keep] for k, s in stored.slopes.items()}
+        duals = {k: v[at][keep] for k, v in stored.duals.items()}
+        tables = _tables(slopes, duals, bound, example)
+        found.append(Lemma(stored.node, _indices(neurons[keep]), _bytes(sides[keep]), *tables))
     return found
 
 
-def _slopes(own: dict[int, Tensor], bound: BoundResult, example: int) -> tuple[Slopes, ...]:
-    """Slope tables (r, k) of 16 bits at the neurons that the engine found unstable."""
-    tables = []
-    for node, values in own.items():
-        neurons = np.flatnonzero(as_numpy(bound.layers[node].unstable[example]))
-        if not len(neurons):
+def _tables(
+    slopes: dict[int, Tensor], duals: dict[int, Tensor], bound: BoundResult, example: int
+) -> tuple[tuple[Slopes, ...], tuple[Duals, ...]]:
+    """Tables (r, k) at the neurons that the engine found unstable: slopes only where there are no multipliers."""
+    places = {k: np.flatnonzero(as_numpy(bound.layers[k].unstable[example])) for k in {*slopes, *duals}}
+    packed_slopes, packed_duals = [], []
+    for node, values in slopes.items():
+        if node in duals or not len(places[node]):
             continue
-        chosen = np.rint(as_numpy(values)[:, neurons].astype(np.float64) * UNIT_SLOPE)
+        chosen = np.rint(as_numpy(values)[:, places[node]].astype(np.float64) * UNIT_SLOPE)
         packed = np.clip(np.nan_to_num(chosen), 0, UNIT_SLOPE).astype("<u2")
-        tables.append(Slopes(node, _indices(neurons), RawArray("<u2", packed.shape, packed.tobytes())))
-    return tuple(tables)
+        raw = RawArray("<u2", packed.shape, packed.tobytes())
+        packed_slopes.append(Slopes(node, _indices(places[node]), raw))
+    for node, values in duals.items():
+        if len(places[node]):
+            raw = _multipliers(as_numpy(values)[:, places[node]])
+            packed_duals.append(Duals(node, _indices(places[node]), raw))
+    return tuple(packed_slopes), tuple(packed_duals)
+
+
+def _multipliers(values: NDArray[Any]) -> RawArray:
+    """Multipliers (r, k) in float32 where its range allows; those that are not finite become 0."""
+    finite = np.nan_to_num(values.astype("<f8"), posinf=0.0, neginf=0.0)
+    largest = np.abs(finite).max(initial=0.0)
+    small = largest == 0 or FLOAT32_SAFE[0] <= largest <= FLOAT32_SAFE[1]
+    packed = finite.astype("<f4") if small else finite
+    return RawArray("<f4" if small else "<f8", packed.shape, packed.tobytes())
 
 
 def _indices(values: Any) -> RawArray:

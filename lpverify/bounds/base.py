@@ -22,6 +22,7 @@ class LemmaRows:
         neurons, sides: (b, m) units, each bounded from below (side 0) or above (1).
         needed: (b, m) whether the unit was unstable before; the other rows only fill up the rectangle.
         slopes: lower slopes of the ReLUs before it, each (b, m, n_j).
+        duals: multipliers of the ReLUs before it, each (b, m, n_j); see Multipliers. A row on side 1 bounds -z.
     """
 
     node: int
@@ -30,6 +31,7 @@ class LemmaRows:
     sides: Tensor
     needed: Tensor
     slopes: dict[int, Tensor]
+    duals: dict[int, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,11 +44,14 @@ class Multipliers:
         slopes: lower slopes by ReLU node, each (B, m, n_k) in [0, 1]; only unstable neurons' are used.
             Empty where the rule's own slopes prove the margins.
         lemmas: proofs of tighter pre-activation bounds, in the order in which they build on each other.
+        duals: by ReLU node, each (B, m, n_k), the vector v that the lower bound of C f hands on at the
+            pre-activations z, of any sign and size; only unstable neurons' are used, instead of slopes.
     """
 
     rule: str
     slopes: dict[int, Tensor] = field(default_factory=dict)
     lemmas: tuple[LemmaRows, ...] = ()
+    duals: dict[int, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

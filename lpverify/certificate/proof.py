@@ -2,22 +2,29 @@
 
 A certificate's header:
 
-    {"format": "lpverify certificate", "version": 1, "network": SHA-256 of the network file,
+    {"format": "lpverify certificate", "version": 2, "network": SHA-256 of the network file,
      "semantics": "real" or "float32", "rule": "interval", "dual", "dual-tight" or "crown",
      "region": ..., "claim": ... (see ``claim``),
-     "lemmas": [{"node": k, "neurons": array, "sides": array, "slopes": [...]}],
-     "tree": {"rows": array, "slopes": [...]}}
+     "lemmas": [{"node": k, "neurons": array, "sides": array, "slopes": [...], "duals": [...]}],
+     "tree": {"rows": array, "slopes": [...], "duals": [...]}}
 
 The checker forms every dual variable itself by the rule; ``slopes`` override it: {"node": ReLU node,
 "neurons": <i4 (k,), "values": <u2 (r, k)} gives, for the r rows listed, lower slopes value / 32768 in [0, 1]
-at the listed neurons (used where the checker finds them unstable; any value is sound). ``rows`` lists the
-claim's rows that use them; the others follow the rule. A lemma tightens pre-activation bounds of ReLU node k
-before they are used: row i bounds neuron neurons[i] from below (sides[i] = 0) or above (1). Lemmas are
-checked in order. ``tree`` is the root leaf; version 1 has no splits.
+at the listed neurons (used where the checker finds them unstable; any value is sound). ``duals`` override both:
+{"node", "neurons", "values": <f4 or <f8 (r, k)} gives the multipliers v themselves, finite, used as they stand
+whether a neuron is stable or not. A row is a lower bound of c.f (in a lemma of z, on side 1 of -z); where w_i
+is the coefficient of relu(z_i) that it hands down, it gains phi(w_i, v_i) = min over z in {l_i, u_i} and, if
+l_i < 0 < u_i, 0 of w_i max(z, 0) - v_i z and goes on as v through the affine node below. Tables count at the
+ReLUs that the row reaches. ``rows`` lists the claim's rows that use them; the others follow the rule. A lemma
+tightens pre-activation bounds of ReLU node k before they are used: row i bounds neuron neurons[i] from below
+(sides[i] = 0) or above (1). Lemmas are checked in order. ``tree`` is the root leaf; there are no splits yet.
+Version 1, still read, has no ``duals``.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -28,7 +35,8 @@ from lpverify.errors import CertificateError
 
 FORMAT = "lpverify certificate"
 WITNESS_FORMAT = "lpverify counterexample"
-VERSION = 1
+VERSION = 2
+WITNESS_VERSION = 1
 RULES = ("interval", "dual", "dual-tight", "crown")
 SEMANTICS = ("real", "float32")
 UNIT_SLOPE = 32768
@@ -44,11 +52,21 @@ class Slopes:
 
 
 @dataclass(frozen=True)
+class Duals:
+    """Multipliers of one ReLU: ``neurons`` (k,) int32 rising, ``values`` (r, k) float32 or float64, finite."""
+
+    node: int
+    neurons: RawArray
+    values: RawArray
+
+
+@dataclass(frozen=True)
 class Leaf:
-    """The claim's rows that have slopes of their own, ``rows`` (r,) int32, and these slopes."""
+    """The claim's rows that have tables of their own, ``rows`` (r,) int32, and these: slopes and multipliers."""
 
     rows: RawArray
     slopes: tuple[Slopes, ...]
+    duals: tuple[Duals, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,6 +77,7 @@ class Lemma:
     neurons: RawArray
     sides: RawArray
     slopes: tuple[Slopes, ...]
+    duals: tuple[Duals, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,17 +100,20 @@ class Certificate:
             arrays.append(raw)
             return {"array": len(arrays) - 1}
 
-        def listed(slopes: tuple[Slopes, ...]) -> list[dict[str, Any]]:
-            return [{"node": s.node, "neurons": store(s.neurons), "values": store(s.values)} for s in slopes]
+        def listed(tables: tuple[Slopes, ...] | tuple[Duals, ...]) -> list[dict[str, Any]]:
+            return [{"node": t.node, "neurons": store(t.neurons), "values": store(t.values)} for t in tables]
+
+        def tables(own: Leaf | Lemma) -> dict[str, Any]:
+            return {"slopes": listed(own.slopes), "duals": listed(own.duals)}
 
         header = {
             "format": FORMAT, "version": VERSION, "network": self.network, "semantics": self.semantics,
             "rule": self.rule, "region": region, "claim": rows,
             "lemmas": [
-                {"node": x.node, "neurons": store(x.neurons), "sides": store(x.sides), "slopes": listed(x.slopes)}
+                {"node": x.node, "neurons": store(x.neurons), "sides": store(x.sides), **tables(x)}
                 for x in self.lemmas
             ],
-            "tree": {"rows": store(self.leaf.rows), "slopes": listed(self.leaf.slopes)},
+            "tree": {"rows": store(self.leaf.rows), **tables(self.leaf)},
         }  # fmt: skip
         return pack(header, arrays)
 
@@ -100,8 +122,8 @@ def decode(data: bytes, name: str = "<bytes>") -> Certificate:
     """Parse a certificate file's bytes; raises CertificateError if they are not a well-formed certificate."""
     packed = unpack(data, name)
     header = packed.header
-    if header.get("format") != FORMAT or header.get("version") != VERSION:
-        raise CertificateError(f"{name}: not a {FORMAT} of version {VERSION}")
+    if header.get("format") != FORMAT or header.get("version") not in (1, VERSION):
+        raise CertificateError(f"{name}: not a {FORMAT} of version 1 or {VERSION}")
     known = {"format", "version", "network", "semantics", "rule", "region", "claim", "lemmas", "tree", "arrays"}
     if set(header) != known:
         raise CertificateError(f"{name}: unknown or missing fields: {', '.join(sorted(set(header) ^ known))}")
@@ -110,18 +132,19 @@ def decode(data: bytes, name: str = "<bytes>") -> Certificate:
     if not isinstance(header["network"], str) or not isinstance(header["lemmas"], list):
         raise CertificateError(f"{name}: network or lemmas have the wrong type")
     claim, tree = decode_claim(packed), header["tree"]
-    if not isinstance(tree, dict) or set(tree) != {"rows", "slopes"}:
-        raise CertificateError(f"{name}: the tree is not a single leaf with rows and slopes")
+    tables = {"slopes"} if header["version"] == 1 else {"slopes", "duals"}
+    if not isinstance(tree, dict) or set(tree) != {"rows"} | tables:
+        raise CertificateError(f"{name}: the tree is not a single leaf with rows and {' and '.join(sorted(tables))}")
     rows = _integers(packed, tree["rows"], "<i4", claim.num_rows)
     if len(set(rows.values())) != rows.shape[0]:
         raise CertificateError(f"{name}: a row is listed twice")
-    leaf = Leaf(rows, _slopes(packed, tree["slopes"], rows.shape[0]))
-    lemmas = tuple(_lemma(packed, entry) for entry in header["lemmas"])
+    leaf = Leaf(rows, _slopes(packed, tree, rows.shape[0]), _duals(packed, tree, rows.shape[0]))
+    lemmas = tuple(_lemma(packed, entry, tables) for entry in header["lemmas"])
     return Certificate(header["network"], header["semantics"], header["rule"], claim, leaf, lemmas)
 
 
-def _lemma(packed: Packed, entry: Any) -> Lemma:
-    if not isinstance(entry, dict) or set(entry) != {"node", "neurons", "sides", "slopes"}:
+def _lemma(packed: Packed, entry: Any, tables: set[str]) -> Lemma:
+    if not isinstance(entry, dict) or set(entry) != {"node", "neurons", "sides"} | tables:
         raise CertificateError(f"{packed.name}: a lemma has unknown or missing fields")
     neurons = _integers(packed, entry["neurons"], "<i4", 2**31)
     sides = _integers(packed, entry["sides"], "|u1", 2)
@@ -129,29 +152,49 @@ def _lemma(packed: Packed, entry: Any) -> Lemma:
         raise CertificateError(f"{packed.name}: a lemma has {neurons.shape[0]} neurons but {sides.shape[0]} sides")
     if len(set(zip(neurons.values(), sides.values(), strict=True))) != neurons.shape[0]:
         raise CertificateError(f"{packed.name}: a lemma bounds the same side of a neuron twice")
-    return Lemma(_whole(packed, entry["node"]), neurons, sides, _slopes(packed, entry["slopes"], neurons.shape[0]))
+    rows = neurons.shape[0]
+    slopes, duals = _slopes(packed, entry, rows), _duals(packed, entry, rows)
+    return Lemma(_whole(packed, entry["node"]), neurons, sides, slopes, duals)
 
 
-def _slopes(packed: Packed, entries: Any, rows: int) -> tuple[Slopes, ...]:
-    if not isinstance(entries, list):
-        raise CertificateError(f"{packed.name}: slopes are not a list")
+def _slopes(packed: Packed, owner: dict[str, Any], rows: int) -> tuple[Slopes, ...]:
     found = []
-    for entry in entries:
-        if not isinstance(entry, dict) or set(entry) != {"node", "neurons", "values"}:
-            raise CertificateError(f"{packed.name}: slopes have unknown or missing fields")
-        neurons = _integers(packed, entry["neurons"], "<i4", 2**31)
-        values = packed.array(entry["values"], ndim=2)
-        if values.dtype != "<u2" or values.shape != (rows, neurons.shape[0]):
-            raise CertificateError(f"{packed.name}: slopes are {values.dtype} {values.shape}")
+    for node, neurons, values in _tables(packed, owner, "slopes", ("<u2",), rows):
         if any(v > UNIT_SLOPE for v in values.values()):
             raise CertificateError(f"{packed.name}: a slope is above 1")
-        places = neurons.values()
-        if any(a >= b for a, b in pairwise(places)):
-            raise CertificateError(f"{packed.name}: the neurons of a slope table do not rise")
-        found.append(Slopes(_whole(packed, entry["node"]), neurons, values))
-    if len({s.node for s in found}) != len(found):
-        raise CertificateError(f"{packed.name}: slopes of one node are given twice")
+        found.append(Slopes(node, neurons, values))
     return tuple(found)
+
+
+def _duals(packed: Packed, owner: dict[str, Any], rows: int) -> tuple[Duals, ...]:
+    found = []
+    for node, neurons, values in _tables(packed, owner, "duals", ("<f4", "<f8"), rows):
+        if not all(map(math.isfinite, values.values())):
+            raise CertificateError(f"{packed.name}: a multiplier of node {node} is not finite")
+        found.append(Duals(node, neurons, values))
+    return tuple(found)
+
+
+def _tables(
+    packed: Packed, owner: dict[str, Any], kind: str, dtypes: tuple[str, ...], rows: int
+) -> Iterator[tuple[int, RawArray, RawArray]]:
+    """The node, neurons (k,) and values (rows, k) of each of the owner's tables of one kind."""
+    entries, nodes = owner.get(kind, []), set[int]()
+    if not isinstance(entries, list):
+        raise CertificateError(f"{packed.name}: {kind} are not a list")
+    for entry in entries:
+        if not isinstance(entry, dict) or set(entry) != {"node", "neurons", "values"}:
+            raise CertificateError(f"{packed.name}: {kind} have unknown or missing fields")
+        node, neurons = _whole(packed, entry["node"]), _integers(packed, entry["neurons"], "<i4", 2**31)
+        values = packed.array(entry["values"], ndim=2)
+        if values.dtype not in dtypes or values.shape != (rows, neurons.shape[0]):
+            raise CertificateError(f"{packed.name}: {kind} are {values.dtype} {values.shape}")
+        if any(a >= b for a, b in pairwise(neurons.values())):
+            raise CertificateError(f"{packed.name}: the neurons of {kind} do not rise")
+        if node in nodes:
+            raise CertificateError(f"{packed.name}: {kind} of node {node} are given twice")
+        nodes.add(node)
+        yield node, neurons, values
 
 
 def _whole(packed: Packed, value: Any) -> int:
@@ -183,8 +226,8 @@ class Witness:
         arrays: list[RawArray] = [self.x]
         region, rows = encode_claim(self.claim, arrays)
         header = {
-            "format": WITNESS_FORMAT, "version": VERSION, "network": self.network, "region": region, "claim": rows,
-            "x": {"array": 0}, "row": self.row,
+            "format": WITNESS_FORMAT, "version": WITNESS_VERSION, "network": self.network,
+            "region": region, "claim": rows, "x": {"array": 0}, "row": self.row,
             "margin": repr(self.margin), "margin_float32": repr(self.margin_float32),
         }  # fmt: skip
         return pack(header, arrays)
@@ -194,8 +237,8 @@ def decode_witness(data: bytes, name: str = "<bytes>") -> Witness:
     """Parse a witness file's bytes; raises CertificateError if they are not well-formed."""
     packed = unpack(data, name)
     header = packed.header
-    if header.get("format") != WITNESS_FORMAT or header.get("version") != VERSION:
-        raise CertificateError(f"{name}: not a {WITNESS_FORMAT} of version {VERSION}")
+    if header.get("format") != WITNESS_FORMAT or header.get("version") != WITNESS_VERSION:
+        raise CertificateError(f"{name}: not a {WITNESS_FORMAT} of version {WITNESS_VERSION}")
     claim, x, row = decode_claim(packed), packed.array(header.get("x"), ndim=1), header.get("row")
     if x.dtype not in ("<f4", "<f8") or type(row) is not int or not 0 <= row < claim.num_rows:
         raise CertificateError(f"{name}: the point is {x.dtype} or the row {row!r} is not one of the claim's")

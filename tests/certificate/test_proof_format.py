@@ -214,11 +214,11 @@ def test_changed_fields_of_witnesses_and_networks_are_refused_or_harmless() -> N
     ("change", "message"),
     [
         ({"format": "lpverify network"}, "not a lpverify certificate"),
-        ({"version": 2}, "of version 1"),
+        ({"version": 3}, "of version 1 or 2"),
         ({"extra": 1}, "unknown or missing fields: extra"),
         ({"rule": "magic"}, "rule 'magic'"),
         ({"semantics": "float16"}, "semantics 'float16'"),
-        ({"tree": {"rows": {"array": 1}, "slopes": [], "splits": []}}, "not a single leaf"),
+        ({"tree": {"rows": {"array": 1}, "slopes": [], "duals": [], "splits": []}}, "not a single leaf"),
         ({"claim": {"label": 3, "classes": 3}}, "label 3 of 3"),
         ({"claim": {"label": True, "classes": 3}}, "label True"),
     ],

@@ -268,7 +268,7 @@ REPLACEMENTS = [
     (b'"node":2', b'"node":4'), (b'"node":4', b'"node":2'), (b'"node":4', b'"node":3'), (b'"node":4', b'"node":99'),
     (b'"array":1', b'"array":2'), (b'"array":3', b'"array":5'), (b'"array":4', b'"array":6'),
     (b'"lemmas":[{', b'"lemmas":[],"x":[{'), (b'"<u2"', b'"<f4"'), (b'"shape":[', b'"shape":[1,'),
-    (b'"slopes":[{', b'"slopes":[{"node":2},{'), (b'"version":1', b'"version":2'), (b'"classes":3', b'"classes":4'),
+    (b'"slopes":[{', b'"slopes":[{"node":2},{'), (b'"version":2', b'"version":1'), (b'"classes":3', b'"classes":4'),
 ]  # fmt: skip
 
 
