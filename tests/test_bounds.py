@@ -124,13 +124,16 @@ def test_no_bound_is_above_the_true_minimum(name: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_guaranteed_order_of_the_methods(name: str, dtype: torch.dtype) -> None:
-    """Layer bounds only nest where a method takes the better of two; margins only where alpha starts at CROWN's."""
+    """Layer bounds only nest where a method takes the better of two; margins only where alpha starts at CROWN's.
+
+    Optimised layers need not nest in CROWN's: below a tightened layer CROWN chooses other slopes, as the checker does.
+    """
     slack = ROUNDING[dtype]
     for norm, clip in REGIONS:
         network, _, region, spec = case(name, norm, clip, dtype)
         results = {method: instance.bound(network, region, spec) for method, instance in CASES.items()}
         assert bool((results["alpha"].margins >= results["crown"].margins - slack).all())
-        pairs = [("interval", "dual-tight"), ("interval", "crown"), ("crown", "alpha"), ("crown", "alpha-intermediate")]
+        pairs = [("interval", "dual-tight"), ("interval", "crown"), ("crown", "alpha"), ("interval", "alpha-intermediate")]
         for loose, tight in pairs:
             for below, above in zip(layers_of(results[loose]), layers_of(results[tight]), strict=True):
                 assert bool((below <= above + slack).all()), (loose, tight)

@@ -66,7 +66,7 @@ class AlphaBound(AbstractBoundMethod):
         network, deadline = network.detach(), time.perf_counter() + self.seconds
         lemmas: list[LemmaRows] = []
         if self.intermediate:
-            root, lemmas = self._tighten(network, region, root, deadline)
+            root, lemmas = self.tightened_root(network, region, deadline)
         width = sum(layer.lower.shape[1] for layer in root.layers.values()) * spec.C.shape[1]
         each = max(1, CHUNK_ENTRIES.get(spec.C.device.type, 2**21) // max(1, width))
         margins, parts = [], []
@@ -133,47 +133,53 @@ class AlphaBound(AbstractBoundMethod):
         assert isinstance(node, ReLU)
         return relax(layer, folded_bias(network, node), slopes)
 
-    def _tighten(self, network: Network, region: Region, root: Root, deadline: float) -> tuple[Root, list[LemmaRows]]:
-        """Optimise the pre-activation bounds of unstable neurons layer by layer; each improvement is a lemma."""
-        done, lemmas = Root({}, {}, {}), []
-        for index in root.layers:
+    def tightened_root(self, network: Network, region: Region, deadline: float) -> tuple[Root, list[LemmaRows]]:
+        """CROWN's root with the bounds of unstable neurons optimised; each improvement is a lemma.
+
+        Args:
+            deadline: when to stop optimising (``time.perf_counter``); later layers then keep CROWN's bounds.
+        """
+        lemmas: list[LemmaRows] = []
+
+        def tighten(index: int, layer: LayerBounds, done: Root) -> LayerBounds:
             node = network.nodes[index]
             assert isinstance(node, ReLU)
-            layer = root.layers[index]
-            if isinstance(network.nodes[node.input], Affine) and self._has_relus_below(network, node.input):
-                width = max(sum(x.lower.shape[1] for x in done.layers.values()), max(network.sizes[: node.input]))
-                unstable = layer.unstable
-                for examples, neurons in chunks(unstable, width):
-                    if time.perf_counter() > deadline:
-                        break
-                    rows = torch.cat([neurons, neurons], dim=1)
-                    sides = torch.cat([torch.zeros_like(neurons), torch.ones_like(neurons)], dim=1)
+            if not isinstance(network.nodes[node.input], Affine) or not has_relus_below(network, node.input):
+                return layer
+            width = max(sum(x.lower.shape[1] for x in done.layers.values()), max(network.sizes[: node.input]))
+            unstable = layer.unstable
+            for examples, neurons in chunks(unstable, width):
+                if time.perf_counter() > deadline:
+                    break
+                rows = torch.cat([neurons, neurons], dim=1)
+                sides = torch.cat([torch.zeros_like(neurons), torch.ones_like(neurons)], dim=1)
+                local, part = done.select(examples), region.select(examples)
+                with torch.enable_grad():
                     low, slopes = self._ascend(
-                        done.select(examples).layers,
+                        local.layers,
                         rows.shape[1],
-                        lambda r, e=examples, n=rows, s=sides, i=node.input: bound_rows(  # type: ignore[misc]
-                            network, r, region.select(e), i, n, 1 - 2 * s
+                        lambda r, p=part, n=rows, s=sides: bound_rows(  # type: ignore[misc]
+                            network, r, p, node.input, n, 1 - 2 * s
                         ),
                         network,
-                        done.select(examples).slopes,
+                        local.slopes,
                         deadline,
                     )
-                    layer = _apply(layer, unstable, examples, neurons, low)
-                    needed = unstable[examples.unsqueeze(1), rows]
-                    lemmas.append(LemmaRows(index, examples, rows, sides, needed, slopes))
-            done.layers[index] = layer
-            done.slopes[index] = root.slopes[index]
-        return done, lemmas
+                layer = _apply(layer, unstable, examples, neurons, low)
+                needed = unstable[examples.unsqueeze(1), rows]
+                lemmas.append(LemmaRows(index, examples, rows, sides, needed, slopes))
+            return layer
 
-    @staticmethod
-    def _has_relus_below(network: Network, index: int) -> bool:
-        pending = [index]
-        while pending:
-            node = pending.pop()
-            if isinstance(network.nodes[node], ReLU):
-                return True
-            pending.extend(network.sources(node))
-        return False
+        with torch.no_grad():
+            root = root_bounds(network, region, "crown", tighten)
+        return root, lemmas
+
+
+def has_relus_below(network: Network, index: int) -> bool:
+    """Whether a ReLU lies on some way from the input to node ``index``: else CROWN's bounds are exact."""
+    return any(
+        isinstance(network.nodes[source], ReLU) or has_relus_below(network, source) for source in network.sources(index)
+    )
 
 
 def _adam_step(slope: Tensor, gradient: Tensor, first: Tensor, second: Tensor, step: int, rate: float) -> None:

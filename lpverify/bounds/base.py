@@ -46,12 +46,14 @@ class Multipliers:
         lemmas: proofs of tighter pre-activation bounds, in the order in which they build on each other.
         duals: by ReLU node, each (B, m, n_k), the vector v that the lower bound of C f hands on at the
             pre-activations z, of any sign and size; only unstable neurons' are used, instead of slopes.
+        own: (B, m) the rows that use ``slopes`` and ``duals``, the others follow the rule; None for all.
     """
 
     rule: str
     slopes: dict[int, Tensor] = field(default_factory=dict)
     lemmas: tuple[LemmaRows, ...] = ()
     duals: dict[int, Tensor] = field(default_factory=dict)
+    own: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
