@@ -17,7 +17,7 @@ from pathlib import Path
 
 from lpverify.certificate.claim import Claim, LabelRows
 from lpverify.certificate.container import RawArray
-from lpverify.certificate.exact_bounds import Row, listed_slopes, lower_bound, root_state
+from lpverify.certificate.exact_bounds import RULE_ONLY, Row, listed, lower_bound, root_state
 from lpverify.certificate.exact_linear import ExactNetwork, convert, evaluate, integers, scaled
 from lpverify.certificate.exact_region import NoBoundError, outside
 from lpverify.certificate.graph import PlainNetwork, read_network
@@ -50,15 +50,15 @@ def check(network: PlainNetwork | ExactNetwork, certificate: Certificate) -> Out
     leaf = certificate.leaf
     for lemma in certificate.lemmas:
         _require_neurons(exact, lemma.node, lemma.neurons)
-    for slopes in (*leaf.slopes, *(entry for lemma in certificate.lemmas for entry in lemma.slopes)):
-        _require_neurons(exact, slopes.node, slopes.neurons)
+    for table in certificate.tables():
+        _require_neurons(exact, table.node, table.neurons)
     try:
         state = root_state(exact, certificate)
     except NoBoundError as error:
         return Outcome(False, (), str(error))
-    own = dict(zip(leaf.rows.values(), listed_slopes(leaf.slopes, leaf.rows.shape[0]), strict=True))
+    own = dict(zip(leaf.rows.values(), listed(leaf, leaf.rows.shape[0]), strict=True))
     margins = tuple(
-        bound + lower_bound(state, len(exact.nodes) - 1, row, own.get(index, {}))
+        bound + lower_bound(state, len(exact.nodes) - 1, row, own.get(index, RULE_ONLY))
         for index, (row, bound) in enumerate(_rows(certificate.claim))
     )
     failed = next((index for index, margin in enumerate(margins) if not margin > 0), None)

@@ -6,32 +6,42 @@ A lower bound of a row w.h over a region, for any vectors v, one per ReLU (Wong 
     phi(a, n; l, u) = min over z in {l, u} and, if l < 0 < u, 0 of  a max(z, 0) - n z
 
 where w at a node is the sum of what its readers hand down: W^T w through an affine node, v through a ReLU.
-v is formed here, rounded as is convenient: its rounding loosens the bound and is never unsound. Bounds
-[l, u] of pre-activations come from the same rule layer by layer and are rounded outward. All else is exact.
-With semantics "float32" every affine node may err by E_i in unit i, and |w_i| E_i is taken off.
+v is formed here from slopes, or is a stored multiplier; either is rounded as is convenient, and the rounded v is
+used throughout: its rounding loosens the bound and is never unsound. Bounds [l, u] of pre-activations come from
+the same rule layer by layer and are rounded outward. All else is exact. With semantics "float32" every affine
+node may err by E_i in unit i, and |w_i| E_i is taken off.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from operator import add, sub
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lpverify.certificate.exact_linear import ExactNetwork, ExactNode, Scaled, scaled, total
 from lpverify.certificate.exact_region import ExactRegion, NoBoundError, Range, convert_region
-from lpverify.certificate.proof import UNIT_SLOPE, Certificate, Lemma, Slopes
+from lpverify.certificate.proof import UNIT_SLOPE, Certificate, Duals, Leaf, Lemma, Slopes
 
-ROW_BITS = 56  # a multiplier keeps the leading bits of its row's largest entry
+ROW_BITS = 56  # a multiplier keeps the leading bits of the largest entry of its row and of w
 SLOPE_BITS = 48
 STORED_UNIT = 2**SLOPE_BITS // UNIT_SLOPE
 BOUND_BITS = 64  # a layer's bounds keep the leading bits of its largest one
 FLOAT32_LIMIT = 2**127
 
 Row = tuple[dict[int, int], int]  # {unit: integer} without most zeros, and their common exponent
-Listed = Mapping[int, Mapping[int, int]]  # stored lower slopes by ReLU node and neuron
+
+
+class Own(NamedTuple):
+    """What is stored for one row, by ReLU node and neuron: slopes in units of 1 / UNIT_SLOPE, and multipliers."""
+
+    slopes: Mapping[int, Mapping[int, int]]
+    duals: Mapping[int, Mapping[int, float]]
+
+
+RULE_ONLY = Own({}, {})
 
 
 class Neuron(NamedTuple):
@@ -129,8 +139,8 @@ def _refined(state: State, index: int, interval: Range) -> Range:
     raw = Range(list(interval.lower), list(interval.upper), interval.exponent)
     for unit, (low, high) in enumerate(zip(interval.lower, interval.upper, strict=True)):
         if low < 0 < high:
-            raw.lower[unit] = math.floor(lower_bound(state, index, ({unit: 1}, 0), {}) * step)
-            raw.upper[unit] = -math.floor(lower_bound(state, index, ({unit: -1}, 0), {}) * step)
+            raw.lower[unit] = math.floor(lower_bound(state, index, ({unit: 1}, 0)) * step)
+            raw.upper[unit] = -math.floor(lower_bound(state, index, ({unit: -1}, 0)) * step)
     state.steep[index] = _steep(raw)
     if state.rule == "dual":
         return raw
@@ -150,7 +160,7 @@ def _relu(state: State, index: int, node: ExactNode, lemmas: Sequence[Lemma]) ->
     lower, upper, step = list(known.lower), list(known.upper), scaled(1, -known.exponent)
     for lemma in lemmas:
         units, sides = lemma.neurons.values(), lemma.sides.values()
-        for unit, side, own in zip(units, sides, listed_slopes(lemma.slopes, len(units)), strict=True):
+        for unit, side, own in zip(units, sides, listed(lemma, len(units)), strict=True):
             proved = math.floor(lower_bound(state, source, ({unit: -1 if side else 1}, 0), own) * step)
             if side:
                 upper[unit] = min(upper[unit], -proved)
@@ -175,10 +185,10 @@ def _neuron(rule: str, low: int, high: int, steep: bool) -> Neuron:
     return Neuron(low, high, one * steep if rule == "crown" else slope, slope)
 
 
-def lower_bound(state: State, index: int, row: Row, own: Listed) -> Fraction:
+def lower_bound(state: State, index: int, row: Row, own: Own = RULE_ONLY) -> Fraction:
     """A lower bound of the row's inner product with the value of node ``index``: one backward pass.
 
-    ``own`` gives the row's stored lower slopes, in units of 1 / UNIT_SLOPE, at neurons that are unstable here.
+    The row's stored slopes count at neurons that are unstable here, its stored multipliers at every one.
     """
     bound, pending = Fraction(0), {index: row}
     while pending:
@@ -188,7 +198,8 @@ def lower_bound(state: State, index: int, row: Row, own: Listed) -> Fraction:
         if node.kind == "input":
             bound += state.region.minimum(entries, exponent)
         elif node.kind == "relu":
-            (entries, exponent), gain = _absorb(*state.layers[at], entries, exponent, own.get(at, {}))
+            given = own.slopes.get(at, {}), own.duals.get(at, {})
+            (entries, exponent), gain = _absorb(*state.layers[at], entries, exponent, *given)
             bound += gain
             _add(pending, node.inputs[0], entries, exponent)
         else:
@@ -216,21 +227,30 @@ def _add(pending: dict[int, Row], index: int, entries: dict[int, int], exponent:
 
 
 def _absorb(
-    neurons: list[Neuron], unit: int, entries: dict[int, int], exponent: int, own: Mapping[int, int]
+    neurons: list[Neuron],
+    unit: int,
+    entries: dict[int, int],
+    exponent: int,
+    slopes: Mapping[int, int],
+    duals: Mapping[int, float],
 ) -> tuple[Row, Fraction]:
     """Form v from w at a ReLU; returns v and the sum of phi(w_i, v_i; l_i, u_i)."""
-    drop = max(map(abs, entries.values()), default=0).bit_length() - ROW_BITS
+    drop = _leading(entries, exponent, duals) - ROW_BITS - exponent
     if drop < 0:  # few bits so far: make room for those of the slopes
         entries, exponent, drop = {i: a << -drop for i, a in entries.items()}, exponent + drop, 0
+    entries = dict.fromkeys(duals, 0) | entries
     row, gain = {}, 0
     for i, a in entries.items():
         low, high, below, above = neurons[i]
-        if high <= 0 and not below:
+        if i in duals:
+            v = _whole(duals[i], exponent + drop)
+        elif high <= 0 and not below:
             continue  # inactive: v = 0, and phi(w, 0; l, u) = 0
-        slope = below if a > 0 else above
-        if a > 0 and low < 0 < high and i in own:
-            slope = own[i] * STORED_UNIT
-        v = a * slope >> SLOPE_BITS + drop
+        else:
+            slope = below if a > 0 else above
+            if a > 0 and low < 0 < high and i in slopes:
+                slope = slopes[i] * STORED_UNIT
+            v = a * slope >> SLOPE_BITS + drop
         n = v << drop
         if low < 0 < high:
             gain += min(-n * low, (a - n) * high, 0)
@@ -243,11 +263,34 @@ def _absorb(
     return (row, exponent + drop), scaled(gain, exponent + unit)
 
 
-def listed_slopes(slopes: Sequence[Slopes], rows: int) -> Sequence[Listed]:
-    """For each of the rows, its stored lower slopes."""
-    listed: list[dict[int, dict[int, int]]] = [{} for _ in range(rows)]
-    for entry in slopes:
-        neurons, values = entry.neurons.values(), entry.values.values()
-        for r, row in enumerate(listed):
-            row[entry.node] = dict(zip(neurons, values[r * len(neurons) : (r + 1) * len(neurons)], strict=True))
-    return listed
+def _leading(entries: dict[int, int], exponent: int, duals: Mapping[int, float]) -> int:
+    """The exponent of the least power of two above every entry of w and every stored multiplier, if any is not 0."""
+    w, v = max(map(abs, entries.values()), default=0), max(map(abs, duals.values()), default=0.0)
+    found = [w.bit_length() + exponent] * bool(w) + [math.frexp(v)[1]] * bool(v)
+    return max(found, default=exponent)
+
+
+def _whole(value: float, exponent: int) -> int:
+    """A finite float in units of 2**exponent, rounded down."""
+    numerator, denominator = value.as_integer_ratio()
+    shift = exponent + denominator.bit_length() - 1
+    return numerator >> shift if shift >= 0 else numerator << -shift
+
+
+def listed(tables: Leaf | Lemma, rows: int) -> Iterator[Own]:
+    """What is stored for each of the rows in turn."""
+    slopes, duals = _flat(tables.slopes), _flat(tables.duals)
+    for row in range(rows):
+        yield Own(_entries(slopes, row), _entries(duals, row))
+
+
+def _flat(tables: Sequence[Slopes] | Sequence[Duals]) -> list[tuple[int, Sequence[int], Sequence[Any]]]:
+    return [(table.node, table.neurons.values(), table.values.values()) for table in tables]
+
+
+def _entries(tables: list[tuple[int, Sequence[int], Sequence[Any]]], row: int) -> dict[int, dict[int, Any]]:
+    """Row ``row`` of each table, by node and neuron."""
+    return {
+        node: dict(zip(neurons, values[row * len(neurons) : (row + 1) * len(neurons)], strict=True))
+        for node, neurons, values in tables
+    }

@@ -91,6 +91,13 @@ class Certificate:
     leaf: Leaf
     lemmas: tuple[Lemma, ...] = ()
 
+    def tables(self) -> Iterator[Slopes | Duals]:
+        """Every table of the leaf and of the lemmas."""
+        owners: tuple[Leaf | Lemma, ...] = (self.leaf, *self.lemmas)
+        for owner in owners:
+            yield from owner.slopes
+            yield from owner.duals
+
     def encode(self) -> bytes:
         """The certificate's file."""
         arrays: list[RawArray] = []
