@@ -218,6 +218,14 @@ class Encoder:
             row_names=tuple(self._row_names),
         )
 
+    def unit(self, index: int, unit: int) -> tuple[Array, float]:
+        """One unit of node ``index`` as an objective (columns,) and its offset."""
+        expression = self.reach(index)
+        matrix, objective = expression.matrix, np.zeros(self._columns)
+        place = slice(matrix.indptr[unit], matrix.indptr[unit + 1])
+        np.add.at(objective, matrix.indices[place], matrix.data[place])
+        return objective, float(expression.constant[unit])
+
     def rows(self, index: int, weights: Any) -> tuple[Array, Array]:
         """Rows (m, n_k) times the value of node ``index`` as objectives (m, columns) and offsets (m,)."""
         expression = self.reach(index)

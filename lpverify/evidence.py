@@ -42,7 +42,7 @@ def certificate(
         network: SHA-256 of the network file.
         bound: the method's result; row i of its slopes and duals belongs to row rows[i] of the claim.
         example: index into the batch of ``bound``.
-        rows: the claim's rows that use ``bound``'s slopes and duals; the others follow its rule.
+        rows: the claim's rows that ``bound`` is about; those that it has no multipliers for follow its rule.
     """
     multipliers = bound.multipliers
     lemmas = tuple(
@@ -50,9 +50,12 @@ def certificate(
     )
     if not (multipliers.slopes or multipliers.duals) or not len(rows):
         return Certificate(network, semantics, multipliers.rule, claim, Leaf(NO_ROWS, ()), lemmas)
-    slopes = {k: s[example, : len(rows)] for k, s in multipliers.slopes.items()}
-    duals = {k: v[example, : len(rows)] for k, v in multipliers.duals.items()}
-    leaf = Leaf(_indices(rows), *_tables(slopes, duals, bound, example))
+    own = range(len(rows))
+    if multipliers.own is not None:
+        own = [at for at in own if bool(multipliers.own[example, at])]
+    slopes = {k: s[example, own] for k, s in multipliers.slopes.items()}
+    duals = {k: v[example, own] for k, v in multipliers.duals.items()}
+    leaf = Leaf(_indices([rows[at] for at in own]), *_tables(slopes, duals, bound, example))
     return Certificate(network, semantics, multipliers.rule, claim, leaf, lemmas)
 
 
