@@ -1,0 +1,220 @@
+"""HiGHS through highspy: arrays in, duals and bounds out, objectives changed in place and hot-started.
+
+Source: Huangfu & Hall 2018 (doi 10.1007/s12532-017-0130-5); highs.dev.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from lpverify.backends.base import AbstractBackend, AbstractSession, Solution, Status
+from lpverify.errors import SolverError
+from lpverify.program import Array, Program
+
+# HiGHS leaves out entries up to this size; it is the least value that it takes (1e-9 by default).
+_SMALL_ENTRY = 1e-12
+
+# What is not here is FAILED: iteration, memory and solution limits, "unbounded or infeasible", and all that later
+# versions may add.
+_STATUSES = {
+    "kOptimal": Status.OPTIMAL,
+    "kInfeasible": Status.INFEASIBLE,
+    "kUnbounded": Status.UNBOUNDED,
+    "kTimeLimit": Status.LIMIT,
+}
+
+
+@dataclass(frozen=True)
+class HighsBackend(AbstractBackend):
+    """HiGHS, by dual simplex and its branch and bound.
+
+    Handles: linear programs, with or without whole columns; no cone.
+    Sessions: linear programs continue from the last basis; MIPs start again.
+    Time limits: HiGHS looks at the clock in the simplex and between the steps of its branch and bound, not in
+        presolve, and seldom in the root node of a MIP.
+
+    Attributes:
+        mip_rel_gap, mip_abs_gap: branch and bound ends with OPTIMAL at such a gap between point and bound; the
+            absolute one is in units of the largest scaled cost.
+        lp_presolve: presolve a linear program before its first solve. It seldom pays for one that is solved often.
+    """
+
+    name: ClassVar[str] = "highs"
+    mip_rel_gap: float = 0.0
+    mip_abs_gap: float = 1e-9
+    lp_presolve: bool = False
+
+    def start(self, program: Program) -> AbstractSession:
+        if self.solver:
+            raise SolverError(f"backend highs: solver {self.solver!r} is unknown; it has only its own, leave it out")
+        if program.cone is not None:
+            raise SolverError("backend highs: cannot handle a second-order cone; use backend cvxpy")
+        return _HighsSession(self, program)
+
+
+class _Watch:
+    """The callback that HiGHS calls as it works: ends the run at the deadline or once ``stop_at`` is decided.
+
+    A Ctrl-C reaches Python when this is called. It refers to nothing of HiGHS: such a circle would never be freed.
+    """
+
+    def __init__(self) -> None:
+        self.deadline = math.inf
+        self.stop_at: float | None = None
+        self.reason: Status | None = None
+
+    def __call__(self, kind: Any, message: str, found: Any, answer: Any, data: Any) -> None:
+        if self.reason is None:
+            if time.perf_counter() > self.deadline:
+                self.reason = Status.LIMIT
+            elif self.stop_at is not None and (
+                found.mip_primal_bound <= self.stop_at or found.mip_dual_bound > self.stop_at
+            ):
+                self.reason = Status.STOPPED
+        if self.reason is not None and answer is not None:
+            answer.user_interrupt = True
+
+
+class _HighsSession(AbstractSession):
+    """One HiGHS instance for one program."""
+
+    def __init__(self, backend: HighsBackend, program: Program) -> None:
+        try:
+            import highspy  # type: ignore[import-untyped]
+        except ImportError as error:
+            raise SolverError(f"backend highs: cannot import highspy ({error}); pip install highspy") from error
+        self._highspy = highspy
+        self._is_mip = program.is_mip
+        self._columns = np.arange(program.num_columns, dtype=np.int32)
+        self._solved = False
+        self._highs: Any = highspy.Highs()
+        self._watch = _Watch()
+        options = {
+            "output_flag": False,
+            "threads": backend.threads,
+            "random_seed": backend.seed,
+            "small_matrix_value": _SMALL_ENTRY,
+            "mip_rel_gap": backend.mip_rel_gap,
+            "mip_abs_gap": backend.mip_abs_gap,
+            # Dual simplex. HiGHS's own choice for a hot start is the primal one, which was three times slower.
+            "simplex_strategy": 1,
+            # The program is equilibrated already, and without a second scaling tolerances mean what they say.
+            "simplex_scale_strategy": 0,
+            "presolve": "on" if self._is_mip or backend.lp_presolve else "off",
+        }
+        for option, value in options.items():
+            self._set(option, value)
+        self._check(self._highs.setCallback(self._watch, None), "setCallback")
+        kinds = highspy.cb.HighsCallbackType
+        for kind in (kinds.kCallbackSimplexInterrupt, kinds.kCallbackMipInterrupt):
+            self._check(self._highs.startCallback(kind), "startCallback")
+        self._refusal, self._note = self._pass(program)
+
+    def minimise(
+        self, objective: Array, offset: float = 0.0, *, time_limit: float = math.inf, stop_at: float | None = None
+    ) -> Solution:
+        if self._refusal:
+            return Solution(Status.FAILED, message=self._refusal)
+        began = time.perf_counter()
+        self._watch.deadline = began + time_limit
+        self._watch.stop_at = stop_at - offset if self._is_mip and stop_at is not None else None
+        costs = np.ascontiguousarray(objective, dtype=np.float64)
+        self._check(self._highs.changeColsCost(len(costs), self._columns, costs), "changeColsCost")
+        found = self._run(offset)
+        if not self._is_mip:
+            if self._solved and found.status not in (Status.OPTIMAL, Status.LIMIT):
+                # Hot starts at times end as "unknown"; and no other objective makes a program infeasible.
+                self._check(self._highs.clearSolver(), "clearSolver")
+                found = self._run(offset)
+            if not self._solved:
+                self._solved = True
+                self._set("presolve", "off")
+        return replace(found, seconds=time.perf_counter() - began)
+
+    def _run(self, offset: float) -> Solution:
+        """Solve what HiGHS holds now."""
+        highs, watch = self._highs, self._watch
+        if highs is None:
+            raise SolverError("backend highs: this session was interrupted; open another")
+        # The threads of one Python thread's runs are HiGHS's global state: whoever ran last may have had another
+        # number of them, or was interrupted.
+        self._highspy.Highs.resetGlobalScheduler(True)
+        watch.reason = None
+        # HiGHS counts the seconds of all runs of one instance.
+        self._set("time_limit", highs.getRunTime() + max(watch.deadline - time.perf_counter(), 0.0))
+        try:
+            returned = highs.run()
+        except BaseException:
+            # Ctrl-C, raised in the callback, unwound HiGHS in the middle of its work.
+            self._highs = None
+            raise
+        model = highs.getModelStatus()
+        info, solution = highs.getInfo(), highs.getSolution()
+        status = _STATUSES.get(model.name, Status.FAILED)
+        if model.name == "kInterrupt":
+            status = watch.reason or Status.FAILED
+        notes = [self._note] if self._note else []
+        if returned == self._highspy.HighsStatus.kError:
+            status = Status.FAILED
+            notes.append("run returned an error")
+        if status != Status.OPTIMAL:
+            notes.append(f"model status {model.name}")
+        x = np.array(solution.col_value) if info.primal_solution_status == 2 else None
+        duals = np.array(solution.row_dual) if not self._is_mip and solution.dual_valid else None
+        if duals is not None and not np.isfinite(duals).all():
+            duals = None
+        if x is not None and not np.isfinite(x).all():
+            x = None
+        if status == Status.OPTIMAL and x is None:
+            status = Status.FAILED
+            notes.append("optimal without a finite point")
+        bound = info.mip_dual_bound if self._is_mip else -math.inf
+        return Solution(
+            status,
+            x=x,
+            objective=math.nan if x is None else info.objective_function_value + offset,
+            bound=bound + offset if math.isfinite(bound) else -math.inf,
+            row_duals=duals,
+            iterations=max(info.simplex_iteration_count, 0),
+            nodes=max(info.mip_node_count, 0) if self._is_mip else 0,
+            message="; ".join(notes),
+        )
+
+    def _pass(self, program: Program) -> tuple[str, str]:
+        """Hand the program to HiGHS: why it refused (empty if it did not), and what it left out."""
+        A, m, n = program.A, program.num_rows, program.num_columns
+        returned = self._highs.passModel(
+            n,
+            m,
+            A.nnz,
+            int(self._highspy.MatrixFormat.kRowwise),
+            int(self._highspy.ObjSense.kMinimize),
+            0.0,
+            program.objective,
+            program.lower,
+            program.upper,
+            program.row_lower,
+            program.row_upper,
+            A.indptr.astype(np.int32),
+            A.indices.astype(np.int32),
+            A.data,
+            program.integer.astype(np.int32),
+        )
+        if returned == self._highspy.HighsStatus.kError:
+            largest = np.abs(A.data).max(initial=0.0)
+            return f"HiGHS refused the program: {m} rows, {n} columns, largest entry {largest:.3g}", ""
+        dropped = A.nnz - self._highs.getNumNz()
+        return "", f"HiGHS left out {dropped} entries of size <= {_SMALL_ENTRY:g}" if dropped else ""
+
+    def _set(self, option: str, value: bool | int | float | str) -> None:
+        self._check(self._highs.setOptionValue(option, value), f"option {option}={value!r}")
+
+    def _check(self, returned: Any, call: str) -> None:
+        """HiGHS tells an error by what it returns, never by an exception."""
+        if returned != self._highspy.HighsStatus.kOk:
+            raise SolverError(f"backend highs: {call} returned {returned.name}")
