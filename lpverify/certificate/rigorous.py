@@ -69,8 +69,7 @@ def _misfit(network: Network, certificate: Certificate) -> str:
         return f"has {claim.inputs} inputs, {claim.outputs} outputs; the network has {first.size}, {last.size}"
     if certificate.semantics == "float32" and not network.is_float32:
         return "claims float32 semantics, but the network has parameters that are no float32 numbers"
-    tables = [*certificate.leaf.slopes, *(s for x in certificate.lemmas for s in x.slopes)]
-    for node, neurons in [(s.node, s.neurons) for s in tables] + [(x.node, x.neurons) for x in certificate.lemmas]:
+    for node, neurons in [(x.node, x.neurons) for x in (*certificate.tables(), *certificate.lemmas)]:
         if node >= len(network.nodes) or network.nodes[node].kind != "relu":
             return f"node {node} is not a ReLU"
         if neurons.shape[0] and max(neurons.values()) >= network.nodes[node].size:
@@ -88,10 +87,8 @@ def _check_group(network: Network, certificates: Sequence[Certificate]) -> Array
     rows = [claim_rows(c.claim) for c in certificates]
     C, d = np.stack([r[0] for r in rows]), np.stack([r[1] for r in rows])
     margins = checker.claim(np.arange(len(certificates)), C, d)
-    own = np.array([i for i, c in enumerate(certificates) if c.leaf.rows.shape[0]], dtype=np.int64)
-    for example in own:
-        listed = to_index(certificates[example].leaf.rows)
-        one = np.array([example])
-        slopes = [certificates[example].leaf.slopes]
-        margins[example, listed] = checker.claim(one, C[one][:, listed], d[one][:, listed], slopes)[0]
+    for example, certificate in enumerate(certificates):
+        if certificate.leaf.rows.shape[0]:
+            listed, one = to_index(certificate.leaf.rows), np.array([example])
+            margins[example, listed] = checker.claim(one, C[one][:, listed], d[one][:, listed], certificate.leaf)[0]
     return margins

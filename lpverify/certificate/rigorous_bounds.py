@@ -15,6 +15,16 @@ costs no more than an unchecked one:
     v is rounded               any v is sound, only the phi of the rounded v differs: 8 u max(|l|, u, |b| + E).
     sums are rounded           gamma_N times the sum of the terms' magnitudes: 4 gamma_N of each table entry.
 
+A stored multiplier v is used as it stands, so that nothing about it is rounded; what it costs is charged where its
+row meets it (``rigorous_relu``), since both v and w are needed:
+
+    w is computed, not exact   phi changes by |error of w| max(z, 0) <= |error of w| H: in the E of the rows above.
+    phi and v.b are rounded    a few u of (|v| + |w|) max(|l|, |u|) + |v| (|b| + E).
+    sums are rounded           gamma_N times the same magnitudes, when the gains are summed; and where other readers'
+                               rows are added to v, gamma_N |v| |z| with |z| <= max(|l|, |u|).
+
+Together these are less than 4 gamma_N (|v| + |w|) (max(|l|, |u|) + |b| + E); twice that is taken off.
+
 N exceeds the number of all terms of one bound, gamma_N = N u / (1 - N u), u = 2^-53: any order of summation
 is covered (Higham 2002, section 3.1 and lemma 3.1). Underflow is charged absolutely. Overflow gives infinity or NaN:
 a bound that is either proves nothing, and every test is written so that NaN fails it. numpy only;
@@ -24,34 +34,19 @@ nothing is taken from the engines.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lpverify.certificate.graph import PlainNetwork, PlainNode
-from lpverify.certificate.proof import UNIT_SLOPE, Certificate, Slopes
-from lpverify.certificate.rigorous_linear import Array, Index, LinearMap, Rows, Windows, to_float, to_index
+from lpverify.certificate.proof import UNIT_SLOPE, Certificate, Duals, Leaf, Lemma
+from lpverify.certificate.rigorous_linear import Array, Index, LinearMap, Rows, Windows, dense, to_float, to_index
 from lpverify.certificate.rigorous_region import TINY, UNIT, Region, inner
+from lpverify.certificate.rigorous_relu import Explicit, Tables, absorb
 
 CHUNK_ENTRIES = 2**20
 Flags = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Tables:
-    """A node's tables, (B, n) or (B, m, n): slopes and gains for positive and for negative row entries."""
-
-    lower_slope: Array
-    upper_slope: Array
-    lower_gain: Array
-    upper_gain: Array
-
-    def select(self, examples: Index) -> Tables:
-        """The tables of some examples."""
-        return Tables(
-            self.lower_slope[examples], self.upper_slope[examples], self.lower_gain[examples], self.upper_gain[examples]
-        )
 
 
 class Network:
@@ -171,9 +166,8 @@ class Checker:
                 continue
             source = self.network.nodes[index].inputs[0]
             neurons, sides = to_index(lemma.neurons)[None], to_index(lemma.sides)
-            one = np.array([example])
-            local = self._with_slopes(one, [lemma.slopes])
-            bound, _ = self._neurons(source, one, neurons, np.where(sides[None] == 0, 1.0, -1.0), local)
+            signs = np.where(sides[None] == 0, 1.0, -1.0)
+            bound, _ = self._neurons(source, np.array([example]), neurons, signs, self._own_tables(example, lemma))
             lower, upper = self.range[source]
             below, above = neurons[0][sides == 0], neurons[0][sides == 1]
             lower[example, below] = np.fmax(lower[example, below], bound[0][sides == 0])
@@ -194,9 +188,7 @@ class Checker:
         """The tables of ReLU ``index``, by the rule or with lower slopes (b, m, n) for some examples."""
         source = self.network.nodes[index].inputs[0]
         lower, upper = self.range[source]
-        bias = error = np.zeros((1, lower.shape[1]))
-        if source in self.error and self.network.is_folded(source):
-            bias, error = np.asarray(self.network.bias[source])[None], self.error[source]
+        bias, error = self._folded(source)
         if self.rule == "interval":
             zero = np.zeros_like(lower)
             low, high = np.maximum(lower, 0.0), np.maximum(upper, 0.0)
@@ -209,11 +201,9 @@ class Checker:
         cut = np.where(unstable, np.maximum(-s * lower, (1 - s) * upper), 0.0)
         reach = np.where(unstable, np.maximum(-lower, upper), 0.0)
         if slopes is not None and examples is not None:
-            bias_all = np.broadcast_to(bias, lower.shape)
-            error_all = np.broadcast_to(error, lower.shape)
             lower_slope = np.where(unstable[examples, None], slopes, s[examples, None])
             s, cut, reach = s[examples, None], cut[examples, None], reach[examples, None]
-            bias, error = bias_all[examples, None], error_all[examples, None]
+            bias, error = bias[examples, None], error[examples, None]
         elif self.rule == "crown":
             rule_slope = self.slope.get(source, (upper >= -lower).astype(np.float64))
             lower_slope = np.where(unstable, rule_slope, s)
@@ -227,23 +217,37 @@ class Checker:
         upper_gain = s * (bias + error) + cut + slack * charged
         return Tables(lower_slope, np.broadcast_to(s, lower_slope.shape), lower_gain, upper_gain)
 
-    def _with_slopes(self, examples: Index, slopes: Sequence[Sequence[Slopes]]) -> dict[int, Tables]:
-        """The tables of ``examples`` with stored lower slopes for their rows; nodes without any follow the rule."""
-        local = {k: t.select(examples) for k, t in self.tables.items()}
-        for index in {s.node for per_example in slopes for s in per_example} & set(self.tables):
-            rows = max(s.values.shape[0] for per_example in slopes for s in per_example)
-            values = np.repeat(local[index].lower_slope[:, None], rows, axis=1)
-            for position, per_example in enumerate(slopes):
-                for stored in per_example:
-                    if stored.node == index:
-                        given = np.minimum(to_float(stored.values) / UNIT_SLOPE, 1.0)
-                        values[position][: len(given), to_index(stored.neurons)] = given
-            local[index] = self._table(index, values, examples)
+    def _folded(self, source: int) -> tuple[Array, Array]:
+        """The bias and error (B, n) that the ReLU reading ``source`` charges; zero where ``source`` does so itself."""
+        shape = self.range[source][0].shape
+        if source not in self.error or not self.network.is_folded(source):
+            return np.zeros(shape), np.zeros(shape)
+        return np.broadcast_to(np.asarray(self.network.bias[source]), shape), self.error[source]
+
+    def _own_tables(self, example: int, own: Leaf | Lemma) -> dict[int, Tables]:
+        """The tables of one example's rows with what is stored for them; ReLUs without any follow the rule."""
+        one = np.array([example])
+        local = {k: t.select(one) for k, t in self.tables.items()}
+        for slopes in own.slopes:
+            if slopes.node in local:
+                values = np.repeat(local[slopes.node].lower_slope[:, None], slopes.values.shape[0], axis=1)
+                given = np.minimum(to_float(slopes.values) / UNIT_SLOPE, 1.0)
+                values[0][:, to_index(slopes.neurons)] = given
+                local[slopes.node] = self._table(slopes.node, values, one)
+        for duals in own.duals:
+            if duals.node in local:
+                local[duals.node] = replace(local[duals.node], explicit=self._explicit(example, duals))
         return local
 
-    def claim(self, examples: Index, C: Array, d: Array, slopes: Sequence[Sequence[Slopes]] | None = None) -> Array:
-        """Proved lower bounds of C f(x) + d: C (b, m, n_K), d (b, m) -> (b, m)."""
-        tables = None if slopes is None else self._with_slopes(examples, slopes)
+    def _explicit(self, example: int, duals: Duals) -> Explicit:
+        """Stored multipliers with the bounds, bias and error of their neurons."""
+        source, neurons = self.network.nodes[duals.node].inputs[0], to_index(duals.neurons)
+        known = (table[example, neurons] for table in (*self.range[source], *self._folded(source)))
+        return Explicit(neurons, to_float(duals.values), *known)
+
+    def claim(self, examples: Index, C: Array, d: Array, own: Leaf | None = None) -> Array:
+        """Proved lower bounds of C f(x) + d: C (b, m, n_K), d (b, m) -> (b, m); ``own`` is of a single example."""
+        tables = None if own is None else self._own_tables(int(examples[0]), own)
         score = d - 4 * self.network.gamma * np.abs(d)
         bound, _ = self._propagate(examples, {len(self.network.nodes) - 1: C}, score, score, tables)
         return bound
@@ -291,7 +295,7 @@ class Checker:
                 low, high = self.region.select(examples).minimum(rows, net.gamma)
             elif node.kind == "relu":
                 table = tables[index] if tables is not None else self.tables[index].select(examples)
-                rows, low, high = _absorb(rows, table, mirrored)
+                rows, low, high = absorb(rows, table, net.gamma, mirrored)
                 _add(pending, node.inputs[0], rows)
             else:
                 low = high = np.zeros(score.shape)
@@ -322,38 +326,14 @@ def _add(pending: dict[int, Rows], index: int, rows: Rows) -> None:
         pending[index] = rows
         return
     total = rows.plus(other) if isinstance(rows, Windows) and isinstance(other, Windows) else None
-    pending[index] = total if total is not None else _dense(rows) + _dense(other)
-
-
-def _dense(rows: Rows) -> Array:
-    return rows.dense() if isinstance(rows, Windows) else rows
+    pending[index] = total if total is not None else dense(rows) + dense(other)
 
 
 def _transpose(linear: LinearMap, rows: Rows) -> Rows:
     if isinstance(rows, Windows) and linear.kind in ("conv2d", "diagonal") and rows.shape == linear.out_shape:
         return linear.transpose_windows(rows)
-    rows = _dense(rows)
+    rows = dense(rows)
     return linear.transpose(rows.reshape(-1, rows.shape[2])).reshape(*rows.shape[:2], -1)
-
-
-def _absorb(rows: Rows, table: Tables, mirrored: bool) -> tuple[Rows, Array, Array]:
-    """Rows behind a ReLU, v = slope * w by the sign of w, and what they add to the bound (and to the mirror's)."""
-    even, odd = (table.lower_slope + table.upper_slope) / 2, (table.lower_slope - table.upper_slope) / 2
-    even_gain, odd_gain = (table.lower_gain + table.upper_gain) / 2, (table.lower_gain - table.upper_gain) / 2
-    if isinstance(rows, Windows) and even.ndim == 3:
-        rows = rows.dense()
-    plain, bent = inner(rows, even_gain, odd_gain)
-    if isinstance(rows, Windows):
-        (a, b) = rows.gather(even, odd)
-        return rows.with_values(rows.values * a + np.abs(rows.values) * b), plain + bent, bent - plain
-    if even.ndim == 2:
-        even, odd = even[:, None], odd[:, None]
-    passed = rows * even
-    if not mirrored:
-        bend = np.abs(rows)
-        bend *= odd
-        passed += bend
-    return passed, plain + bent, bent - plain
 
 
 def chunks(mask: Flags, widest: int) -> Iterator[tuple[Index, Index]]:

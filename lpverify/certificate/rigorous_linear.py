@@ -105,6 +105,11 @@ class Windows:
 Rows = Array | Windows
 
 
+def dense(rows: Rows) -> Array:
+    """Rows over all units: (B, m, n)."""
+    return rows.dense() if isinstance(rows, Windows) else rows
+
+
 class LinearMap:
     """One map of the network file, ready to be applied to batches of float64 rows."""
 

@@ -1,0 +1,92 @@
+"""What a row becomes and gains at a ReLU, in the rigorous checker; the rounding argument is in ``rigorous_bounds``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lpverify.certificate.rigorous_linear import Array, Index, Rows, Windows, dense
+from lpverify.certificate.rigorous_region import TINY, inner
+
+
+@dataclass(frozen=True)
+class Explicit:
+    """Stored multipliers of one example's rows: ``values`` (m, k) at ``neurons`` (k,), and what is known there.
+
+    ``lower`` and ``upper`` bound z; ``bias`` and ``error`` (E) are those that this ReLU charges; each (k,).
+    """
+
+    neurons: Index
+    values: Array
+    lower: Array
+    upper: Array
+    bias: Array
+    error: Array
+
+    def gain(self, w: Array, gamma: float) -> Array:
+        """Lower bounds of the sums of phi(w, v; l, u) + v b - |v| E over the neurons, for w (m, k): (m,)."""
+        v, lower, upper = self.values, self.lower, self.upper
+        at_lower = w * np.maximum(lower, 0.0) - v * lower
+        at_upper = w * np.maximum(upper, 0.0) - v * upper
+        at_kink = np.where((lower < 0) & (upper > 0), 0.0, np.inf)
+        phi = np.minimum(np.minimum(at_lower, at_upper), at_kink)
+        # Where a product above overflows, so does size: the gain is then minus infinity or NaN.
+        reach = np.maximum(np.abs(lower), np.abs(upper)) + np.abs(self.bias) + self.error
+        size = (np.abs(v) + np.abs(w)) * reach
+        total: Array = (phi + v * self.bias - np.abs(v) * self.error - (8 * gamma * size + TINY)).sum(axis=1)
+        return total
+
+
+@dataclass(frozen=True)
+class Tables:
+    """A ReLU's tables, (B, n) or (B, m, n): slopes and gains for positive and for negative row entries.
+
+    ``explicit`` overrides them at its neurons, for the rows of a single example.
+    """
+
+    lower_slope: Array
+    upper_slope: Array
+    lower_gain: Array
+    upper_gain: Array
+    explicit: Explicit | None = None
+
+    def select(self, examples: Index) -> Tables:
+        """The tables of some examples."""
+        return Tables(
+            self.lower_slope[examples], self.upper_slope[examples], self.lower_gain[examples], self.upper_gain[examples]
+        )
+
+
+def absorb(rows: Rows, table: Tables, gamma: float, mirrored: bool) -> tuple[Rows, Array, Array]:
+    """Rows behind a ReLU and what they add to the bound (and, without stored multipliers, to the mirror's)."""
+    own = table.explicit
+    if own is None:
+        return _by_slopes(rows, table, mirrored)
+    rest = dense(rows).copy()
+    w = rest[0][:, own.neurons]
+    rest[0][:, own.neurons] = 0.0
+    passed, low, high = _by_slopes(rest, table, mirrored)
+    passed = dense(passed)
+    passed[0][:, own.neurons] = own.values
+    return passed, low + own.gain(w, gamma), high
+
+
+def _by_slopes(rows: Rows, table: Tables, mirrored: bool) -> tuple[Rows, Array, Array]:
+    """v = slope * w by the sign of w, and the gains."""
+    even, odd = (table.lower_slope + table.upper_slope) / 2, (table.lower_slope - table.upper_slope) / 2
+    even_gain, odd_gain = (table.lower_gain + table.upper_gain) / 2, (table.lower_gain - table.upper_gain) / 2
+    if isinstance(rows, Windows) and even.ndim == 3:
+        rows = rows.dense()
+    plain, bent = inner(rows, even_gain, odd_gain)
+    if isinstance(rows, Windows):
+        (a, b) = rows.gather(even, odd)
+        return rows.with_values(rows.values * a + np.abs(rows.values) * b), plain + bent, bent - plain
+    if even.ndim == 2:
+        even, odd = even[:, None], odd[:, None]
+    passed = rows * even
+    if not mirrored:
+        bend = np.abs(rows)
+        bend *= odd
+        passed += bend
+    return passed, plain + bent, bent - plain
