@@ -14,8 +14,8 @@ et al. 2019, eq. 4-7, with separate bounds: h <= u delta and h <= z - l (1 - del
 the triangle again.
 
 Stable neurons are not encoded: an inactive one is 0, an active one is the affine expression of its z, substituted
-where it is read. Only where these expressions would have more than ``SUBSTITUTED_ENTRIES`` entries an active layer
-gets columns of its own, tied to them by rows "z".
+where it is read. Only where that would fill the matrix (few active neurons, each with a long expression, before
+many unstable ones, as in deep dense networks) they get columns of their own, tied to their expressions by rows "z".
 
 Input sets: a box is the bounds of the columns x. An l1 ball is x = center + a - b with a, b >= 0 and
 sum (a + b) <= eps. An l2 ball is a second-order cone on x.
@@ -37,9 +37,6 @@ from lpverify.problem import Ball, LayerBounds, Region
 from lpverify.program import Array, Cone, Program
 
 Index = NDArray[np.int64]
-
-# Above so many entries an active layer's expressions are not substituted any more.
-SUBSTITUTED_ENTRIES = 2**23
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,9 +131,9 @@ class Encoder:
     def relu(self, index: int, lower: Array, upper: Array) -> None:
         """Add ReLU node ``index`` with bounds (n_k,) of its pre-activations."""
         (source,) = self.network.sources(index)
-        z = self.reach(source)
         units = np.flatnonzero((lower < 0) & (upper > 0))
         active = np.flatnonzero(lower >= 0)
+        z = self._named(index, self.reach(source), lower, upper, active, len(units))
         l, u = lower[units], upper[units]  # noqa: E741
         first_row, first, k = self._row_count, self._columns, len(units)
         self._add_columns(np.zeros(k), u, [f"h_{index}_{i}" for i in units])
@@ -159,19 +156,32 @@ class Encoder:
         """The ReLU's values: h where unstable, z where active, else 0."""
         n, passed = len(z.constant), np.zeros(len(z.constant))
         passed[active] = 1.0
-        constant = z.constant * passed
         matrix = sparse.diags_array(passed, format="csr") @ z.wide(self._columns)
-        if matrix.nnz > SUBSTITUTED_ENTRIES:
-            start, k = self._columns, len(active)
-            free = np.full(k, np.inf)
-            self._add_columns(-free, free, [f"h_{index}_{i}" for i in active])
-            tied = self._block(k, (start, np.ones(k))) - z.wide(self._columns)[active]
-            self._add_rows(tied, z.constant[active], z.constant[active], [f"z_{index}_{i}" for i in active])
-            matrix = sparse.csr_array((np.ones(k), (active, start + np.arange(k))), shape=(n, self._columns))
-            constant = np.zeros(n)
         own = (np.ones(len(units)), (units, first + np.arange(len(units))))
-        matrix.resize((n, self._columns))
-        return Expression(sparse.csr_array(matrix + sparse.csr_array(own, shape=(n, self._columns))), constant)
+        matrix = matrix + sparse.csr_array(own, shape=(n, self._columns))
+        return Expression(sparse.csr_array(matrix), z.constant * passed)
+
+    def _named(self, index: int, z: Expression, lower: Array, upper: Array, active: Index, unstable: int) -> Expression:
+        """The expressions z with columns of their own for active units, where that leaves fewer entries.
+
+        Keeping them costs the entries of their rows; it shortens each later row from their support to their number.
+        As many unstable neurons are expected in every later ReLU as in this one.
+        """
+        entries = int(np.diff(z.matrix.indptr)[active].sum())
+        later = unstable * sum(k > index for k in self.network.relus)
+        if not len(active) or entries >= (entries / len(active) - len(active)) * later:
+            return z
+        start, k = self._columns, len(active)
+        # Wider than the bounds: they are to keep every bound finite, not to cut anything off.
+        width = upper[active] - lower[active]
+        self._add_columns(lower[active] - width, upper[active] + width, [f"h_{index}_{i}" for i in active])
+        tied = self._block(k, (start, np.ones(k))) - z.wide(self._columns)[active]
+        self._add_rows(tied, z.constant[active], z.constant[active], [f"z_{index}_{i}" for i in active])
+        others, constant = np.ones(len(z.constant)), z.constant.copy()
+        others[active], constant[active] = 0.0, 0.0
+        matrix = sparse.diags_array(others, format="csr") @ z.wide(self._columns)
+        own = (np.ones(k), (active, start + np.arange(k)))
+        return Expression(sparse.csr_array(matrix + sparse.csr_array(own, shape=matrix.shape)), constant)
 
     def _block(self, k: int, *parts: tuple[int, Array]) -> sparse.csr_array:
         """k rows with entries on the diagonals that start at the given columns."""
