@@ -50,7 +50,7 @@ def certificate(
     )
     if not (multipliers.slopes or multipliers.duals) or not len(rows):
         return Certificate(network, semantics, multipliers.rule, claim, Leaf(NO_ROWS, ()), lemmas)
-    own = range(len(rows))
+    own = list(range(len(rows)))
     if multipliers.own is not None:
         own = [at for at in own if bool(multipliers.own[example, at])]
     slopes = {k: s[example, own] for k, s in multipliers.slopes.items()}

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from lpverify.attack import attack
 from lpverify.network import Network, as_numpy
-from lpverify.pipeline import Session
 from lpverify.problem import Specification
 from lpverify.result import Counterexample, Result, Verdict
+from lpverify.session import Session
 from lpverify.settings import Settings
 from lpverify.witness import witness_at
 

@@ -21,45 +21,21 @@ from lpverify.bounds.base import AbstractBoundMethod
 from lpverify.bounds.root import Root, root_bounds
 from lpverify.certificate import rigorous
 from lpverify.certificate.claim import Claim
-from lpverify.certificate.graph import parse_network
 from lpverify.certificate.proof import Certificate
 from lpverify.certificate.rigorous import Outcome
-from lpverify.errors import SoundnessError, UsageError
+from lpverify.errors import SoundnessError
 from lpverify.evidence import certificate
 from lpverify.network import Network, as_numpy
 from lpverify.problem import Region, Specification, row_products
 from lpverify.result import Counterexample, Result, Verdict
-from lpverify.serialize import network_bytes
-from lpverify.settings import DTYPES, Settings, require_device
+from lpverify.session import Session
 from lpverify.witness import rounding_error, witness_at
+from lpverify.workers import Failure
 
 Array = NDArray[Any]
 
 # Without a timeout, the costliest stage (optimised intermediate bounds) stops after so many seconds an example.
 LAST_STAGE_SECONDS = 20.0
-
-
-class Session:
-    """One network made ready for many batches: for the engines, for exact evaluation and for the checker."""
-
-    def __init__(self, network: Network, settings: Settings) -> None:
-        require_device(settings.device)
-        exact = network.detach().to(torch.float64, "cpu")
-        self.exact, self.settings = exact, settings
-        self.engine = exact.to(DTYPES[settings.dtype], settings.device)
-        self.single = exact.to(torch.float32)
-        self.plain = parse_network(network_bytes(exact))
-        self.checker = rigorous.Network(self.plain)
-        if settings.semantics == "float32" and not self.checker.is_float32:
-            raise UsageError(
-                "semantics: float32 needs a network whose lowered parameters are float32 numbers; "
-                f"here some were folded or stored wider ({'; '.join(network.notes) or 'float64 weights'})"
-            )
-
-    @property
-    def batch_size(self) -> int:
-        """Examples at once: enough to share products, few enough that results come soon and tables stay small."""
-        return self.settings.batch_size or max(1, min(50, 2**19 // sum(self.exact.sizes)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +81,8 @@ class Progress:
         return [i for i in range(len(batch.claims)) if i not in self.decided]
 
 
-Stage = Callable[[Session, Batch, Progress], None]
+# A stage may return the seconds that it spent on each of the open examples; else they share its time evenly.
+Stage = Callable[[Session, Batch, Progress], NDArray[np.float64] | None]
 
 
 def run_batch(
@@ -124,7 +101,7 @@ def run_batch(
     limit = None if settings.timeout is None else began + settings.timeout * len(x)
     nothing = np.full(tuple(spec.d.shape), np.nan)
     progress = Progress(nothing, margins=nothing.copy(), seconds=np.zeros(len(x)), deadline=limit)
-    for stage in [*_stages(settings.method), _prove_margins]:
+    for stage in [*_stages(session), _prove_margins]:
         waiting = progress.open(batch)
         if not waiting:
             break
@@ -133,28 +110,30 @@ def run_batch(
             for i in waiting:
                 progress.reasons[i] = f"timeout ({settings.timeout:g} s an example)"
             break
-        stage(session, batch, progress)
-        progress.seconds[waiting] += (time.perf_counter() - start) / len(waiting)
+        spent = stage(session, batch, progress)
+        progress.seconds[waiting] += (time.perf_counter() - start) / len(waiting) if spent is None else spent
     for i in progress.open(batch):
         reason = progress.reasons.get(i, "bounds too loose and no counterexample found")
         _decide(session, batch, progress, i, Verdict.UNKNOWN, reason, progress.methods.get(i, settings.method))
     return [replace(progress.decided[i], seconds=float(progress.seconds[i])) for i in range(len(x))]
 
 
-def _stages(method: str) -> list[Stage]:
-    """The stages of a method, cheap ones first."""
-    quick, thorough = _attack_stage(10, 1), _attack_stage(40, 3)
-    if method != "auto":
-        return [_clean_stage, quick, _bound_stage(METHODS[method]()), thorough]
-    return [
-        _clean_stage,
-        quick,
-        _bound_stage(METHODS["interval"]()),
-        _bound_stage(METHODS["crown"]()),
-        thorough,
-        _bound_stage(AlphaBound(stop_at_zero=True)),
-        _bound_stage(AlphaBound(intermediate=True)),
-    ]
+def _stages(session: Session) -> list[Stage]:
+    """The stages of the settings' method, cheap ones first."""
+    name, quick, thorough = session.settings.method, _attack_stage(10, 1), _attack_stage(40, 3)
+    if name == "auto":
+        return [
+            _clean_stage,
+            quick,
+            _bound_stage(session.method("interval")),
+            _bound_stage(session.method("crown")),
+            thorough,
+            _bound_stage(AlphaBound(stop_at_zero=True)),
+            _bound_stage(AlphaBound(intermediate=True)),
+        ]
+    if METHODS[name].isolated:
+        return [_clean_stage, quick, thorough, _solver_stage(session.method(name, stop_at_zero=True))]
+    return [_clean_stage, quick, _bound_stage(session.method(name)), thorough]
 
 
 def _clean_stage(session: Session, batch: Batch, progress: Progress) -> None:
@@ -177,17 +156,29 @@ def _clean_stage(session: Session, batch: Batch, progress: Progress) -> None:
 def _attack_stage(steps: int, restarts: int) -> Stage:
     def stage(session: Session, batch: Batch, progress: Progress) -> None:
         waiting = progress.open(batch)
-        index = torch.as_tensor(waiting)
-        region, spec = batch.region.select(index), batch.spec.select(index)
-        start = torch.as_tensor(batch.x[waiting]).double()
-        found = attack(
-            session.engine, region, spec, steps=steps, restarts=restarts, seed=session.settings.seed, start=start
-        )
-        for place in found.falsified.nonzero().flatten().tolist():
-            point = as_numpy(found.points[place]).astype(np.float64)
-            _falsify(session, batch, progress, waiting[place], point, "pgd")
+        _attack(session, batch, progress, waiting, torch.as_tensor(batch.x[waiting]).double(), steps, restarts)
 
     return stage
+
+
+def _attack(
+    session: Session,
+    batch: Batch,
+    progress: Progress,
+    waiting: list[int],
+    start: torch.Tensor,
+    steps: int,
+    restarts: int,
+) -> None:
+    """Search for counterexamples of the waiting examples from their start points (b, n_0) and random ones."""
+    index = torch.as_tensor(waiting)
+    region, spec = batch.region.select(index), batch.spec.select(index)
+    found = attack(
+        session.engine, region, spec, steps=steps, restarts=restarts, seed=session.settings.seed, start=start
+    )
+    for place in found.falsified.nonzero().flatten().tolist():
+        point = as_numpy(found.points[place]).astype(np.float64)
+        _falsify(session, batch, progress, waiting[place], point, "pgd")
 
 
 def _falsify(session: Session, batch: Batch, progress: Progress, i: int, point: Array, method: str) -> None:
@@ -229,6 +220,40 @@ def _bound_stage(method: AbstractBoundMethod) -> Stage:
             _try_candidates(session, batch, progress, waiting, bound.candidates)
 
     return stage
+
+
+def _solver_stage(method: AbstractBoundMethod) -> Stage:
+    """A solver-backed method, one example at a time in a process of its own."""
+
+    def stage(session: Session, batch: Batch, progress: Progress) -> NDArray[np.float64]:
+        waiting, spent, start = progress.open(batch), [], time.perf_counter()
+        index, timeout = torch.as_tensor(waiting), session.settings.timeout
+        left = None if timeout is None else max(0.0, timeout - float(progress.seconds[waiting].max()))
+        results = session.solve(method, batch.region.select(index), batch.spec.select(index), left)
+        for i, result in zip(waiting, results, strict=True):
+            if isinstance(result, Failure):
+                progress.methods[i], progress.reasons[i] = method.name, f"{method.name}: {result.reason}"
+            else:
+                _certify(session, batch, progress, [i], result, [list(range(result.margins.shape[1]))], method.name)
+                _try_solution(session, batch, progress, i, result)
+            spent.append(time.perf_counter() - start)
+            start = time.perf_counter()
+        return np.array(spent)
+
+    return stage
+
+
+def _try_solution(session: Session, batch: Batch, progress: Progress, i: int, result: BoundResult) -> None:
+    """Evaluate the points of a solver's solutions and search on from the one of the worst row.
+
+    A solver keeps its constraints to a tolerance only, so its point may miss a counterexample next to it.
+    """
+    if i in progress.decided or result.candidates is None:
+        return
+    _try_candidates(session, batch, progress, [i], result.candidates)
+    if i not in progress.decided:
+        worst = int(result.margins[0].argmin())
+        _attack(session, batch, progress, [i], result.candidates[:, worst].double(), 40, 1)
 
 
 def _try_candidates(

@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lpverify.attack import attack
-from lpverify.bounds import METHODS
 from lpverify.certificate import rigorous
 from lpverify.evidence import certificate
 from lpverify.network import Network, as_numpy
-from lpverify.pipeline import Session
 from lpverify.problem import Specification, ball
+from lpverify.session import Session
 from lpverify.settings import Settings
 from lpverify.verify import checked_inputs, checked_labels, claim_of
 from lpverify.witness import witness_at
@@ -66,11 +65,12 @@ def radii(
         indices: what to call each example; 0..N-1 by default.
     """
     flat, labels = checked_inputs(network, x), checked_labels(network, x, y)
-    session = Session(network, replace(settings, method="crown" if settings.method == "auto" else settings.method))
     names = list(range(len(flat)) if indices is None else indices)
-    for start in range(0, len(flat), session.batch_size):
-        part = slice(start, start + session.batch_size)
-        yield from _batch(session, names[part], flat[part], labels[part])
+    settings = replace(settings, method="crown" if settings.method == "auto" else settings.method)
+    with Session(network, settings) as session:
+        for start in range(0, len(flat), session.batch_size):
+            part = slice(start, start + session.batch_size)
+            yield from _batch(session, names[part], flat[part], labels[part])
 
 
 def _batch(session: Session, names: list[int], x: NDArray[Any], y: NDArray[np.int64]) -> Iterator[RadiusResult]:
@@ -113,7 +113,7 @@ def _newton(session: Session, points: Tensor, spec: Specification, right: Tensor
 def _margin(session: Session, points: Tensor, spec: Specification, eps: Tensor) -> tuple[Tensor, Tensor]:
     """The least margin of each example at its own radius and its derivative in eps: two (B,)."""
     settings, engine = session.settings, session.engine
-    method = METHODS[settings.method]()
+    method = session.method(settings.method)
     radius = eps.clone().requires_grad_(method.differentiable)
     x = points.to(engine.dtype)
     region = ball(x, radius.to(engine.dtype), settings.norm, settings.clip_floats).to(engine.dtype, engine.device)
@@ -133,10 +133,9 @@ def _proved(session: Session, x: NDArray[Any], label: int, eps: float) -> tuple[
         if not float(text) > 0:
             break
         settings = replace(session.settings, eps=text)
-        engine, claim = session.engine, claim_of(settings, x, label, session.exact.output_size)
+        claim = claim_of(settings, x, label, session.exact.output_size)
         spec = Specification.label(torch.tensor([label]), session.exact.output_size)
-        region = settings.region(torch.as_tensor(x[None]).double()).to(engine.dtype, engine.device)
-        bound = METHODS[settings.method]().bound(engine, region, spec.to(engine.dtype, engine.device))
+        bound = session.bound(session.method(settings.method), settings.region(torch.as_tensor(x[None]).double()), spec)
         rows = range(spec.d.shape[1])
         proof = certificate(session.plain.sha256, settings.semantics, claim, bound, 0, rows)
         if rigorous.check(session.checker, [proof])[0].accepted:

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 import torch
 
+from lpverify.backends import BACKENDS
 from lpverify.bounds import METHODS
 from lpverify.certificate.claim import decimal
 from lpverify.certificate.proof import SEMANTICS
 from lpverify.errors import CertificateError, UsageError
 from lpverify.problem import NORMS, Region, ball
 
+OBJECTIVES = ("sign", "value")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -28,7 +30,11 @@ class Settings:
         timeout: seconds for an example; its batch stops when this times its size is spent. None: no limit.
         device, dtype: where and in what precision the engines work.
         batch_size: examples at once; None chooses by the network's size.
-        seed: of the attack's random starts.
+        seed: of the attack's random starts and of solvers.
+        backend, solver: the solver interface, one of BACKENDS, and which of its solvers ("" for its first choice).
+        time_limit: seconds for one LP or MILP; None: no limit but the example's.
+        workers: processes in which solvers run; 0 runs them in this one, unprotected.
+        objective: what MILPs are asked for, the "sign" of each margin or its "value".
     """
 
     eps: str
@@ -41,9 +47,17 @@ class Settings:
     dtype: str = "float32"
     batch_size: int | None = None
     seed: int = 0
+    backend: str = "highs"
+    solver: str = ""
+    time_limit: float | None = None
+    workers: int = 1
+    objective: str = "sign"
 
     def __post_init__(self) -> None:
-        choices = {"norm": NORMS, "semantics": SEMANTICS, "dtype": tuple(DTYPES), "method": ("auto", *METHODS)}
+        choices = {
+            "norm": NORMS, "semantics": SEMANTICS, "dtype": tuple(DTYPES), "method": ("auto", *METHODS),
+            "backend": tuple(BACKENDS), "objective": OBJECTIVES,
+        }  # fmt: skip
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise UsageError(f"{name}: {getattr(self, name)!r} is not one of {', '.join(allowed)}")
@@ -56,8 +70,11 @@ class Settings:
             raise UsageError(f"eps: {self.eps!r} must be >= 0")
         if ends is not None and ends[0] > ends[1]:
             raise UsageError(f"clip: {self.clip!r} must be two rising numbers")
-        if self.timeout is not None and not self.timeout > 0:
-            raise UsageError(f"timeout: {self.timeout!r} must be > 0")
+        for name in ("timeout", "time_limit"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise UsageError(f"{name}: {getattr(self, name)!r} must be > 0")
+        if self.workers < 0:
+            raise UsageError(f"workers: {self.workers!r} must be >= 0")
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"batch_size: {self.batch_size!r} must be >= 1")
 

@@ -17,11 +17,13 @@ from lpverify.certificate.claim import Claim, LabelRows, LinearRows
 from lpverify.errors import DataError, ShapeError, UsageError
 from lpverify.evidence import ball_claim
 from lpverify.network import Network, as_numpy
-from lpverify.pipeline import Session, run_batch
+from lpverify.pipeline import run_batch
 from lpverify.problem import Specification
 from lpverify.result import Result
 from lpverify.serialize import raw_array
-from lpverify.settings import DTYPES, Settings
+from lpverify.session import Session
+from lpverify.settings import Settings
+from lpverify.workers import Failure
 
 Array = NDArray[Any]
 
@@ -47,14 +49,14 @@ def verify_stream(
         UsageError: for float32 semantics of a network without float32 parameters.
     """
     flat, labels = checked_inputs(network, x), checked_labels(network, x, y)
-    session = Session(network, settings)
     names = range(len(flat)) if indices is None else indices
-    for start in range(0, len(flat), session.batch_size):
-        part = slice(start, start + session.batch_size)
-        claims = [claim_of(settings, row, int(c), network.output_size)
-                  for row, c in zip(flat[part], labels[part], strict=True)]  # fmt: skip
-        spec = Specification.label(torch.as_tensor(labels[part]), network.output_size)
-        yield from run_batch(session, list(names[part]), flat[part], claims, spec, [int(c) for c in labels[part]])
+    with Session(network, settings) as session:
+        for start in range(0, len(flat), session.batch_size):
+            part = slice(start, start + session.batch_size)
+            claims = [claim_of(settings, row, int(c), network.output_size)
+                      for row, c in zip(flat[part], labels[part], strict=True)]  # fmt: skip
+            spec = Specification.label(torch.as_tensor(labels[part]), network.output_size)
+            yield from run_batch(session, list(names[part]), flat[part], claims, spec, [int(c) for c in labels[part]])
 
 
 def verify(
@@ -85,7 +87,7 @@ def verify(
         if y is None:
             raise UsageError("verify: give labels y or a claim (C, d)")
         return list(verify_stream(network, inputs, _array(y), settings))
-    flat, session = checked_inputs(network, inputs), Session(network, settings)
+    flat = checked_inputs(network, inputs)
     C, d = np.asarray(_array(claim[0]), np.float64), np.asarray(_array(claim[1]), np.float64)
     if C.ndim != 2 or C.shape[1] != network.output_size or d.shape != C.shape[:1]:
         raise ShapeError(f"claim: C {C.shape} and d {d.shape}, expected (m, {network.output_size}) and (m,)")
@@ -93,12 +95,13 @@ def verify(
         raise DataError("claim: C or d has an entry that is NaN or infinite; give finite numbers")
     rows = LinearRows(raw_array(C), raw_array(d))
     results: list[Result] = []
-    for start in range(0, len(flat), session.batch_size):
-        part = flat[start : start + session.batch_size]
-        claims = [ball_claim(row, settings.eps, settings.norm, settings.clip, rows) for row in part]
-        spec = Specification(torch.as_tensor(C).expand(len(part), -1, -1), torch.as_tensor(d).expand(len(part), -1))
-        names = list(range(start, start + len(part)))
-        results.extend(run_batch(session, names, part, claims, spec, [None] * len(part)))
+    with Session(network, settings) as session:
+        for start in range(0, len(flat), session.batch_size):
+            part = flat[start : start + session.batch_size]
+            claims = [ball_claim(row, settings.eps, settings.norm, settings.clip, rows) for row in part]
+            spec = Specification(torch.as_tensor(C).expand(len(part), -1, -1), torch.as_tensor(d).expand(len(part), -1))
+            names = list(range(start, start + len(part)))
+            results.extend(run_batch(session, names, part, claims, spec, [None] * len(part)))
     return results
 
 
@@ -108,37 +111,41 @@ def bounds(model: Any, x: Any, y: Any, eps: str | float, method: str = "crown", 
     Args:
         model, x, y, eps: as in ``verify``.
         method: one of METHODS.
-        options: norm, clip, device, dtype, arch, input_shape.
+        options: norm, clip, device, dtype, backend, solver, time_limit, timeout, objective, arch, input_shape.
+            Solvers run in this process.
     """
     inputs = _array(x)
     network = as_network(model, options.pop("input_shape", None) or inputs.shape[1:], options.pop("arch", None))
     settings = Settings(decimal_text(eps), method=method, **_decimal_clip(options))
     if method not in METHODS:
         raise UsageError(f"method: {method!r} is not one of {', '.join(METHODS)}")
-    engine = network.to(DTYPES[settings.dtype], settings.device)
     flat = torch.as_tensor(checked_inputs(network, inputs)).double()
     spec = Specification.label(torch.as_tensor(checked_labels(network, inputs, _array(y))), network.output_size)
-    region = settings.region(flat).to(engine.dtype, engine.device)
-    return METHODS[method]().bound(engine, region, spec.to(engine.dtype, engine.device))
+    session = Session(network, settings)
+    return session.bound(session.method(method), settings.region(flat), spec)
 
 
 def bound_table(
     network: Network, x: Array, y: Array, settings: Settings, methods: Sequence[str]
 ) -> dict[str, NDArray[np.float64]]:
-    """The margins (N, m) of several methods side by side, batch by batch."""
+    """The margins (N, m) of several methods side by side; NaN where a solver failed."""
     flat, labels = checked_inputs(network, x), checked_labels(network, x, y)
-    session = Session(network, settings)
     table: dict[str, list[Array]] = {name: [] for name in methods}
-    for start in range(0, len(flat), session.batch_size):
-        part = slice(start, start + session.batch_size)
-        spec = Specification.label(torch.as_tensor(labels[part]), network.output_size)
-        engine = session.engine
-        region = settings.region(torch.as_tensor(flat[part]).double()).to(engine.dtype, engine.device)
-        for name in methods:
-            with torch.set_grad_enabled(name == "alpha"):
-                found = METHODS[name]().bound(engine, region, spec.to(engine.dtype, engine.device))
-            table[name].append(as_numpy(found.margins).astype(np.float64))
-    return {name: np.concatenate(parts) for name, parts in table.items()}
+    with Session(network, settings) as session:
+        for start in range(0, len(flat), session.batch_size):
+            part = slice(start, start + session.batch_size)
+            spec = Specification.label(torch.as_tensor(labels[part]), network.output_size)
+            region = settings.region(torch.as_tensor(flat[part]).double())
+            for name in methods:
+                method = session.method(name)
+                if method.isolated:
+                    table[name].extend(
+                        np.full(spec.d.shape[1:], np.nan) if isinstance(r, Failure) else as_numpy(r.margins)
+                        for r in session.solve(method, region, spec)
+                    )
+                else:
+                    table[name].append(as_numpy(session.bound(method, region, spec).margins).astype(np.float64))
+    return {name: np.concatenate([np.atleast_2d(p) for p in parts]) for name, parts in table.items()}
 
 
 def as_network(model: Any, input_shape: tuple[int, ...] | None = None, arch: str | None = None) -> Network:

@@ -7,8 +7,19 @@ from lpverify.bounds.base import AbstractBoundMethod, BoundResult, Multipliers
 from lpverify.bounds.crown import CrownBound
 from lpverify.bounds.dual import DualBound
 from lpverify.bounds.interval import IntervalBound
+from lpverify.bounds.lp import LPBound
+from lpverify.bounds.lp_tight import LPTightBound
+from lpverify.bounds.milp import MILPBound
 
-_ALL: tuple[type[AbstractBoundMethod], ...] = (IntervalBound, DualBound, CrownBound, AlphaBound)
+_ALL: tuple[type[AbstractBoundMethod], ...] = (
+    IntervalBound,
+    DualBound,
+    CrownBound,
+    AlphaBound,
+    LPBound,
+    LPTightBound,
+    MILPBound,
+)
 METHODS = {method.name: method for method in _ALL}
 
 __all__ = [
@@ -19,5 +30,8 @@ __all__ = [
     "CrownBound",
     "DualBound",
     "IntervalBound",
+    "LPBound",
+    "LPTightBound",
+    "MILPBound",
     "Multipliers",
 ]

@@ -49,6 +49,7 @@ class AlphaBound(AbstractBoundMethod):
     name: ClassVar[str] = "alpha"
     complete: ClassVar[bool] = False
     differentiable: ClassVar[bool] = False
+    isolated: ClassVar[bool] = False
     steps: int = 20
     rate: float = 0.25
     decay: float = 0.9

@@ -76,12 +76,20 @@ class BoundResult:
     stats: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
 class AbstractBoundMethod(abc.ABC):
-    """A bound method: final subclasses carry their options as fields."""
+    """A bound method: final subclasses carry their options as fields.
+
+    Attributes:
+        complete: its margins are the exact minima, if it is given the time.
+        differentiable: gradients flow from margins to weights and radius.
+        isolated: it calls solvers, so the pipeline runs it example by example in a process of its own.
+    """
 
     name: ClassVar[str]
     complete: ClassVar[bool]
     differentiable: ClassVar[bool]
+    isolated: ClassVar[bool]
 
     @abc.abstractmethod
     def bound(self, network: Network, region: Region, spec: Specification) -> BoundResult:

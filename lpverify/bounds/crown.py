@@ -26,6 +26,7 @@ class CrownBound(AbstractBoundMethod):
     name: ClassVar[str] = "crown"
     complete: ClassVar[bool] = False
     differentiable: ClassVar[bool] = True
+    isolated: ClassVar[bool] = False
 
     def bound(self, network: Network, region: Region, spec: Specification) -> BoundResult:
         return self.claim(network, region, spec, root_bounds(network, region, "crown"))

@@ -30,6 +30,7 @@ class DualBound(AbstractBoundMethod):
     name: ClassVar[str] = "dual"
     complete: ClassVar[bool] = False
     differentiable: ClassVar[bool] = True
+    isolated: ClassVar[bool] = False
     tighten: bool = False
 
     def bound(self, network: Network, region: Region, spec: Specification) -> BoundResult:

@@ -25,6 +25,7 @@ class IntervalBound(AbstractBoundMethod):
     name: ClassVar[str] = "interval"
     complete: ClassVar[bool] = False
     differentiable: ClassVar[bool] = True
+    isolated: ClassVar[bool] = False
 
     def bound(self, network: Network, region: Region, spec: Specification) -> BoundResult:
         root = root_bounds(network, region, "interval")

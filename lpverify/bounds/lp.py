@@ -44,6 +44,7 @@ class LPBound(AbstractBoundMethod):
     name: ClassVar[str] = "lp"
     complete: ClassVar[bool] = False
     differentiable: ClassVar[bool] = False
+    isolated: ClassVar[bool] = True
     backend: AbstractBackend = field(default_factory=HighsBackend)
     intermediate: str = "crown"
     time_limit: float = math.inf

@@ -50,6 +50,7 @@ class LPTightBound(AbstractBoundMethod):
     name: ClassVar[str] = "lp-tight"
     complete: ClassVar[bool] = False
     differentiable: ClassVar[bool] = False
+    isolated: ClassVar[bool] = True
     backend: AbstractBackend = field(default_factory=HighsBackend)
     time_limit: float = math.inf
     seconds: float = math.inf

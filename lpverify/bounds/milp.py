@@ -41,6 +41,7 @@ class MILPBound(AbstractBoundMethod):
     name: ClassVar[str] = "milp"
     complete: ClassVar[bool] = True
     differentiable: ClassVar[bool] = False
+    isolated: ClassVar[bool] = True
     backend: AbstractBackend = field(default_factory=HighsBackend)
     value: bool = False
     time_limit: float = math.inf

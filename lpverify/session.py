@@ -1,0 +1,149 @@
+"""Session: one network made ready for many batches, and the methods run on it as the settings ask."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields, replace
+from types import TracebackType
+from typing import Any, TypeVar
+
+import torch
+
+from lpverify.backends import BACKENDS
+from lpverify.bounds import METHODS
+from lpverify.bounds.base import AbstractBoundMethod, BoundResult
+from lpverify.certificate import rigorous
+from lpverify.certificate.graph import parse_network
+from lpverify.errors import UsageError
+from lpverify.network import Network
+from lpverify.problem import Region, Specification
+from lpverify.serialize import network_bytes
+from lpverify.settings import DTYPES, Settings, require_device
+from lpverify.workers import Failure, Pool
+
+# Without a timeout, an example may keep a solver so long; and a worker is ended so much later than it should be.
+EXAMPLE_SECONDS = 600.0
+GRACE_SECONDS = 30.0
+# The share of the machine's memory that all workers may hold together.
+MEMORY_SHARE = 0.75
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, eq=False)
+class Solve:
+    """The task of a worker: one method on one example. Any function of the network can be such a task."""
+
+    method: AbstractBoundMethod
+    region: Region
+    spec: Specification
+
+    def __call__(self, network: Network) -> BoundResult:
+        """The method's bounds."""
+        return self.method.bound(network, self.region, self.spec)
+
+
+class Session:
+    """One network made ready for the engines, for exact evaluation, for the checker and for solvers.
+
+    A context manager: leaving it ends the solvers' processes.
+    """
+
+    def __init__(self, network: Network, settings: Settings) -> None:
+        require_device(settings.device)
+        exact = network.detach().to(torch.float64, "cpu")
+        self.exact, self.settings = exact, settings
+        self.engine = exact.to(DTYPES[settings.dtype], settings.device)
+        self.single = exact.to(torch.float32)
+        self.plain = parse_network(network_bytes(exact))
+        self.checker = rigorous.Network(self.plain)
+        if settings.semantics == "float32" and not self.checker.is_float32:
+            raise UsageError(
+                "semantics: float32 needs a network whose lowered parameters are float32 numbers; "
+                f"here some were folded or stored wider ({'; '.join(network.notes) or 'float64 weights'})"
+            )
+        self._pool: Pool[Any, Any] = Pool(_Worker(exact), settings.workers, _memory(settings.workers))
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.close()
+
+    @property
+    def batch_size(self) -> int:
+        """Examples at once: enough to share products, few enough that results come soon and tables stay small."""
+        shared = max(1, min(50, 2**19 // sum(self.exact.sizes)))
+        if self.settings.method in METHODS and METHODS[self.settings.method].isolated:
+            shared = min(shared, 4 * max(1, self.settings.workers))
+        return self.settings.batch_size or shared
+
+    def method(self, name: str, **options: Any) -> AbstractBoundMethod:
+        """The method of this name, with the settings' solver options and ``options`` where it has such fields."""
+        kind, settings = METHODS[name], self.settings
+        known = {field.name for field in fields(kind)}
+        given = {
+            "backend": BACKENDS[settings.backend](solver=settings.solver, seed=settings.seed),
+            "time_limit": math.inf if settings.time_limit is None else settings.time_limit,
+            "seconds": EXAMPLE_SECONDS if settings.timeout is None else settings.timeout,
+            "value": settings.objective == "value",
+            **options,
+        }
+        if name == "alpha":
+            del given["seconds"]
+        return kind(**{option: value for option, value in given.items() if option in known})
+
+    def bound(self, method: AbstractBoundMethod, region: Region, spec: Specification) -> BoundResult:
+        """A method's bounds of a batch, in the engine's arithmetic; gradients only where the method takes them."""
+        engine = self.engine
+        with torch.set_grad_enabled(method.name == "alpha"):
+            return method.bound(engine, region.to(engine.dtype, engine.device), spec.to(engine.dtype, engine.device))
+
+    def solve(
+        self, method: AbstractBoundMethod, region: Region, spec: Specification, seconds: float | None = None
+    ) -> Iterator[BoundResult | Failure]:
+        """A solver-backed method's bounds, one result an example (a batch of one), or why there is none.
+
+        Args:
+            seconds: time for an example; by default the method's own.
+        """
+        if seconds is not None:
+            method = replace(method, **{"seconds": seconds})
+        region, spec = region.to(torch.float64, "cpu"), spec.to(torch.float64, "cpu")
+        tasks = (Solve(method, region.select([i]), spec.select([i])) for i in range(len(spec.d)))
+        return self.run(tasks, getattr(method, "seconds", EXAMPLE_SECONDS))
+
+    def run(self, tasks: Iterable[Callable[[Network], Value]], seconds: float) -> Iterator[Value | Failure]:
+        """Call each task on the float64 network in the solvers' processes; outcomes in the order of the tasks.
+
+        Args:
+            tasks: functions that can be pickled.
+            seconds: what a task should take; one that takes longer by GRACE_SECONDS is ended.
+        """
+        return self._pool.map(tasks, limit=seconds + GRACE_SECONDS)
+
+
+@dataclass(frozen=True, eq=False)
+class _Worker:
+    """What a worker is given: the network, to which it applies one task after the other."""
+
+    network: Network
+
+    def __call__(self) -> Callable[[Callable[[Network], Any]], Any]:
+        return self._answer
+
+    def _answer(self, task: Callable[[Network], Any]) -> Any:
+        return task(self.network)
+
+
+def _memory(workers: int) -> int | None:
+    """Bytes for each worker; None where the system does not tell how much there is."""
+    try:
+        whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+    return int(MEMORY_SHARE * whole / max(1, workers))
