@@ -205,7 +205,10 @@ def test_standard_output_is_not_spoiled(capfd: pytest.CaptureFixture[str]) -> No
     assert capfd.readouterr() == ("", "")
 
 
-def test_workers_have_one_thread_no_input_a_session_of_their_own_and_ignore_interrupts() -> None:
+def test_workers_have_one_thread_no_input_a_session_of_their_own_and_ignore_interrupts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
     (threads, session, empty), still = outcomes([("environment",), ("interrupt",)], workers=1)
     assert threads == "1" and session != os.getsid(0) and empty and still == "still here"
 
