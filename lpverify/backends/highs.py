@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lpverify.backends.base import AbstractBackend, AbstractSession, Solution, Status
+from lpverify.backends.base import AbstractBackend, AbstractSession, Solution, Status, import_solver
 from lpverify.errors import SolverError
 from lpverify.program import Array, Program
 
@@ -57,6 +57,14 @@ class HighsBackend(AbstractBackend):
         return _HighsSession(self, program)
 
 
+def forget_threads() -> None:
+    """Let the next run of HiGHS choose its number of threads.
+
+    HiGHS keeps them for the whole process: it refuses another number, and an interrupted run may have left them work.
+    """
+    import_solver("highspy", "highs").Highs.resetGlobalScheduler(True)
+
+
 class _Watch:
     """The callback that HiGHS calls as it works: ends the run at the deadline or once ``stop_at`` is decided.
 
@@ -84,11 +92,7 @@ class _HighsSession(AbstractSession):
     """One HiGHS instance for one program."""
 
     def __init__(self, backend: HighsBackend, program: Program) -> None:
-        try:
-            import highspy  # type: ignore[import-untyped]
-        except ImportError as error:
-            raise SolverError(f"backend highs: cannot import highspy ({error}); pip install highspy") from error
-        self._highspy = highspy
+        self._highspy = highspy = import_solver("highspy", "highs")
         self._is_mip = program.is_mip
         self._columns = np.arange(program.num_columns, dtype=np.int32)
         self._solved = False
@@ -141,9 +145,7 @@ class _HighsSession(AbstractSession):
         highs, watch = self._highs, self._watch
         if highs is None:
             raise SolverError("backend highs: this session was interrupted; open another")
-        # The threads of one Python thread's runs are HiGHS's global state: whoever ran last may have had another
-        # number of them, or was interrupted.
-        self._highspy.Highs.resetGlobalScheduler(True)
+        forget_threads()
         watch.reason = None
         # HiGHS counts the seconds of all runs of one instance.
         self._set("time_limit", highs.getRunTime() + max(watch.deadline - time.perf_counter(), 0.0))
@@ -164,22 +166,12 @@ class _HighsSession(AbstractSession):
             notes.append("run returned an error")
         if status != Status.OPTIMAL:
             notes.append(f"model status {model.name}")
-        x = np.array(solution.col_value) if info.primal_solution_status == 2 else None
-        duals = np.array(solution.row_dual) if not self._is_mip and solution.dual_valid else None
-        if duals is not None and not np.isfinite(duals).all():
-            duals = None
-        if x is not None and not np.isfinite(x).all():
-            x = None
-        if status == Status.OPTIMAL and x is None:
-            status = Status.FAILED
-            notes.append("optimal without a finite point")
-        bound = info.mip_dual_bound if self._is_mip else -math.inf
         return Solution(
             status,
-            x=x,
-            objective=math.nan if x is None else info.objective_function_value + offset,
-            bound=bound + offset if math.isfinite(bound) else -math.inf,
-            row_duals=duals,
+            x=np.array(solution.col_value) if solution.value_valid else None,
+            objective=info.objective_function_value + offset,
+            bound=info.mip_dual_bound + offset if self._is_mip else -math.inf,
+            row_duals=np.array(solution.row_dual) if solution.dual_valid and not self._is_mip else None,
             iterations=max(info.simplex_iteration_count, 0),
             nodes=max(info.mip_node_count, 0) if self._is_mip else 0,
             message="; ".join(notes),

@@ -1,0 +1,174 @@
+"""CBC and HiGHS through PuLP.
+
+PuLP holds a program as Python objects and writes a file for CBC, so that this is the slowest of the interfaces; CBC's
+numbers come back with eight digits. Source: coin-or.github.io/pulp.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from lpverify.backends.base import AbstractBackend, AbstractSession, Solution, Status, import_solver, one_line
+from lpverify.backends.highs import forget_threads
+from lpverify.errors import SolverError
+from lpverify.program import Array, Program
+
+# PuLP's names of a solver: its own CBC until version 3, an installed one from 4.
+_SOLVERS = {"CBC": ("PULP_CBC_CMD", "COIN_CMD"), "HiGHS": ("HiGHS",)}
+# PuLP's status and sol_status: its status alone is "Optimal" after a time limit too. What is not here is FAILED.
+_STATUSES = {
+    (1, 1): Status.OPTIMAL,
+    (1, 2): Status.LIMIT,
+    (-1, -1): Status.INFEASIBLE,
+    # CBC's "Integer infeasible".
+    (-1, 0): Status.INFEASIBLE,
+    (-2, -2): Status.UNBOUNDED,
+}
+# A limit of 0 means none to CBC.
+_LEAST_SECONDS = 1e-3
+# What CBC prints of a MIP's bound, and how far its last digit may have been rounded up: where it was stopped with six
+# digits, and where it finished, as its optimum's value, with eight decimals.
+_BOUNDS = {
+    Status.LIMIT: (re.compile(r"best possible (\S+?)\)"), 1e-5),
+    Status.OPTIMAL: (re.compile(r"^Objective value:\s+(\S+)", re.MULTILINE), 1e-8),
+}
+
+
+@dataclass(frozen=True)
+class PulpBackend(AbstractBackend):
+    """PuLP, by default with CBC; ``solver`` "HiGHS" for the other one.
+
+    Handles: linear programs, with or without whole columns; no cone.
+    Sessions: the program is handed to PuLP once; solvers start again each time.
+    """
+
+    name: ClassVar[str] = "pulp"
+
+    def start(self, program: Program) -> AbstractSession:
+        if program.cone is not None:
+            raise SolverError("backend pulp: cannot handle a second-order cone; use backend cvxpy")
+        solver = self.solver or "CBC"
+        if solver not in _SOLVERS:
+            raise SolverError(f"backend pulp: solver {solver!r} is unknown; there are {', '.join(_SOLVERS)}")
+        pulp = import_solver("pulp", "pulp")
+        installed = pulp.listSolvers(onlyAvailable=True)
+        for pulp_name in _SOLVERS[solver]:
+            if pulp_name in installed:
+                return _PulpSession(pulp, self, pulp_name, program)
+        raise SolverError(f"backend pulp: solver {solver!r} is not installed; PuLP finds {', '.join(installed)}")
+
+
+class _PulpSession(AbstractSession):
+    """One PuLP problem."""
+
+    def __init__(self, pulp: Any, backend: PulpBackend, solver: str, program: Program) -> None:
+        self._pulp, self._backend, self._solver, self._program = pulp, backend, solver, program
+        self._problem = pulp.LpProblem("program", pulp.LpMinimize)
+        bounds = zip(program.lower.tolist(), program.upper.tolist(), program.integer.tolist(), strict=True)
+        self._columns = [
+            self._problem.add_variable(f"x{j}", _or_none(low), _or_none(high), "Integer" if whole else "Continuous")
+            for j, (low, high, whole) in enumerate(bounds)
+        ]
+        # PuLP takes no row without a column.
+        nothing = self._problem.add_variable("nothing", 0.0, 0.0)
+        # The program's row of each of PuLP's constraints: one for an equation, else one for each bound.
+        self._rows: list[int] = []
+        A = program.A
+        starts, columns, entries = A.indptr.tolist(), A.indices.tolist(), A.data.tolist()
+        for i, (low, high) in enumerate(zip(program.row_lower.tolist(), program.row_upper.tolist(), strict=True)):
+            places = range(starts[i], starts[i + 1])
+            total = pulp.lpSum([entries[k] * self._columns[columns[k]] for k in places] or [nothing])
+            if low == high:
+                self._add(i, total == low)
+            else:
+                if low > -math.inf:
+                    self._add(i, total >= low)
+                if high < math.inf:
+                    self._add(i, total <= high)
+
+    def minimise(
+        self, objective: Array, offset: float = 0.0, *, time_limit: float = math.inf, stop_at: float | None = None
+    ) -> Solution:
+        began = time.perf_counter()
+        costs = zip(np.asarray(objective).tolist(), self._columns, strict=True)
+        self._problem.setObjective(self._pulp.lpSum([cost * column for cost, column in costs]))
+        with tempfile.TemporaryDirectory() as folder:
+            log = Path(folder, "log.txt")
+            said, trouble = self._solve(max(time_limit - (time.perf_counter() - began), _LEAST_SECONDS), log)
+            printed = log.read_text(errors="replace") if log.exists() else ""
+        seconds = time.perf_counter() - began
+        status = _STATUSES.get(said, Status.FAILED)
+        if status is Status.FAILED and not trouble and seconds >= time_limit:
+            # Stopped before there was a point.
+            status = Status.LIMIT
+        has_point = said in ((1, 1), (1, 2))
+        x = np.array([math.nan if column.varValue is None else column.varValue for column in self._columns])
+        # PuLP forgets columns that are in no row and cost nothing.
+        x = np.where(np.isnan(x), np.clip(0.0, self._program.lower, self._program.upper), x)
+        return Solution(
+            status,
+            x=x if has_point else None,
+            objective=float(objective @ x) + offset if has_point else math.nan,
+            bound=self._mip_bound(status, printed) + offset,
+            row_duals=self._duals() if has_point and not self._program.is_mip else None,
+            seconds=seconds,
+            message="" if status is Status.OPTIMAL else f"{self._solver}: {trouble or said}",
+        )
+
+    def _solve(self, seconds: float, log: Path) -> tuple[tuple[int, int], str]:
+        """Run the solver: PuLP's status and sol_status, and what was wrong."""
+        backend, highs = self._backend, self._solver == "HiGHS"
+        options: dict[str, Any] = {"msg": False, "gapRel": 0.0}
+        if seconds < math.inf:
+            options["timeLimit"] = seconds
+        if highs:
+            forget_threads()
+            options.update(threads=backend.threads, random_seed=backend.seed)
+        else:
+            options.update(logPath=str(log), options=[f"randomSeed {backend.seed}", f"randomCbcSeed {backend.seed}"])
+            if backend.threads > 1:
+                options["threads"] = backend.threads
+        try:
+            self._problem.solve(self._pulp.getSolver(self._solver, **options))
+        except Exception as error:
+            return (0, 0), one_line(error)
+        model = self._problem.solverModel.getModelStatus().name if highs else ""
+        if model == "kUnboundedOrInfeasible":
+            return (0, 0), f"model status {model}"
+        return (self._problem.status, self._problem.sol_status), ""
+
+    def _duals(self) -> Array | None:
+        """The rows' multipliers (m,): of a row with two bounds, the sum of both."""
+        prices = [constraint.pi for constraint in self._problem.constraints()]
+        if any(price is None for price in prices):
+            return None
+        duals = np.zeros(self._program.num_rows)
+        np.add.at(duals, self._rows, prices)
+        return duals
+
+    def _mip_bound(self, status: Status, printed: str) -> float:
+        """The solver's claim of a MIP's bound; -inf without one."""
+        if not self._program.is_mip:
+            return -math.inf
+        if self._solver == "HiGHS":
+            return float(self._problem.solverModel.getInfo().mip_dual_bound)
+        pattern, rounding = _BOUNDS.get(status, (None, 0.0))
+        values = pattern.findall(printed) if pattern else []
+        return float(values[-1]) - rounding * max(1.0, abs(float(values[-1]))) if values else -math.inf
+
+    def _add(self, row: int, constraint: Any) -> None:
+        self._problem += constraint
+        self._rows.append(row)
+
+
+def _or_none(bound: float) -> float | None:
+    """PuLP's infinite bound."""
+    return bound if math.isfinite(bound) else None
