@@ -53,7 +53,7 @@ def write_program(program: Program, path: Path, name: str = "program", comments:
     """Write a program to a file, under a temporary name first.
 
     Args:
-        path: ends in .mps, .lp, .mps.gz or .lp.gz.
+        path: ends in .mps, .lp, .mps.gz or .lp.gz; its folder is made if need be.
         name: of the program, in MPS files.
         comments: lines for people, at the head of the file.
 
@@ -63,16 +63,26 @@ def write_program(program: Program, path: Path, name: str = "program", comments:
             readers take for infinite.
         ResourceError: if the disk refuses; an old file of that name is left as it was.
     """
-    kind = path.name.lower().removesuffix(".gz")
-    if not kind.endswith((".mps", ".lp")):
-        raise UsageError(f"{path}: a program's file must end in one of {', '.join(SUFFIXES)}")
+    kind = file_kind(path)
     _check(program)
-    mark, lines = ("*", _mps(program, name)) if kind.endswith(".mps") else ("\\", _lp(program))
+    mark, lines = ("*", _mps(program, name)) if kind == ".mps" else ("\\", _lp(program))
     with _replaced(path) as file:
         for comment in comments:
             plain = " ".join(comment.split()).encode("ascii", "backslashreplace").decode()
             file.writelines(f"{mark} {part}\n" for part in textwrap.wrap(plain, LINE))
         file.writelines(line + "\n" for line in lines)
+
+
+def file_kind(path: Path) -> str:
+    """The format that a path's ending asks for, ".mps" or ".lp".
+
+    Raises:
+        UsageError: for another ending.
+    """
+    kind = Path(path.name.lower().removesuffix(".gz")).suffix
+    if kind not in SUFFIXES:
+        raise UsageError(f"{path}: a program's file must end in one of {', '.join(SUFFIXES)}")
+    return kind
 
 
 def safe_names(names: Sequence[str], count: int, letter: str, taken: Iterable[str] = ()) -> list[str]:
@@ -274,6 +284,7 @@ def _replaced(path: Path) -> Iterator[TextIO]:
     """A text file that takes the place of ``path`` when all is written; compressed where the name ends in .gz."""
     temporary = path.with_name(path.name + ".tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as raw:
                 zipped = gzip.GzipFile("", "wb", 6, raw, mtime=0) if path.name.lower().endswith(".gz") else raw

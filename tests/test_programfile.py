@@ -192,7 +192,6 @@ def test_a_compressed_file_holds_the_same_text(tmp_path: Path, kind: str) -> Non
         (program([-1e20], [UNIT]), "a.mps", ProgramError, r"objective has -1e\+20"),
         (program([1], [UNIT], [(-1e300, [1], 3)]), "a.mps", ProgramError, r"row_lower has -1e\+300"),
         (program([1], [UNIT], offset=1e21), "a.mps", ProgramError, r"offset has 1e\+21"),
-        (program([1], [UNIT]), "none/a.mps", ResourceError, "none/a.mps: cannot be written"),
     ],
 )
 def test_what_cannot_be_written_is_refused(
@@ -201,6 +200,13 @@ def test_what_cannot_be_written_is_refused(
     with pytest.raises(error, match=message):
         write_program(given, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_made_where_there_is_no_file(tmp_path: Path) -> None:
+    write_program(EDGES["ranges"], tmp_path / "new" / "a.mps")
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.mps"]
+    with pytest.raises(ResourceError, match="cannot be written"):
+        write_program(EDGES["ranges"], tmp_path / "new" / "a.mps" / "b.lp")
 
 
 @pytest.mark.parametrize("ending", ["lp", "lp.gz"])
