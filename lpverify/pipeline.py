@@ -55,7 +55,8 @@ class Progress:
     """What is known so far of each example of a batch; filled in stage by stage.
 
     Attributes:
-        best: (B, m) what the engines claim; ``margins`` (B, m) what the checker proved; NaN where nothing.
+        best: (B, m) what the engines claim and the checker has not refused; ``claimed`` (B, m) all that they claim;
+            ``margins`` (B, m) what the checker proved; NaN where nothing.
         decided: results by position in the batch; ``reasons`` and ``methods`` of the others so far.
         clean: (B, m) the margins at the clean inputs, in float64.
         seconds: (B,) time spent.
@@ -72,6 +73,7 @@ class Progress:
     seconds: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     predicted: list[int | None] = field(default_factory=list)
     margins: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    claimed: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     root: tuple[list[int], Root] | None = None
     proposals: dict[int, Certificate] = field(default_factory=dict)
     deadline: float | None = None
@@ -100,7 +102,9 @@ def run_batch(
     began = time.perf_counter()
     limit = None if settings.timeout is None else began + settings.timeout * len(x)
     nothing = np.full(tuple(spec.d.shape), np.nan)
-    progress = Progress(nothing, margins=nothing.copy(), seconds=np.zeros(len(x)), deadline=limit)
+    progress = Progress(
+        nothing, margins=nothing.copy(), claimed=nothing.copy(), seconds=np.zeros(len(x)), deadline=limit
+    )
     for stage in [*_stages(session), _prove_margins]:
         waiting = progress.open(batch)
         if not waiting:
@@ -264,7 +268,7 @@ def _try_candidates(
     if not open_:
         return
     places = torch.as_tensor([place for place, _ in open_], device=candidates.device)
-    points = candidates[places]
+    points = candidates[places].to(session.engine.device, session.engine.dtype)
     spec = batch.spec.select(torch.as_tensor([i for _, i in open_])).to(points.dtype, points.device)
     with torch.no_grad():
         outputs = session.engine.forward(points.flatten(0, 1)).view(*points.shape[:2], -1)
@@ -323,6 +327,7 @@ def _certify(
     for place, listed in enumerate(rows):
         best[place, listed] = np.fmax(best[place, listed], proposed[place, : len(listed)])
     progress.best[waiting] = best
+    progress.claimed[waiting] = np.fmax(progress.claimed[waiting], best)
     sha, semantics = session.plain.sha256, session.settings.semantics
     hopeful: list[int] = []
     for place, i in enumerate(waiting):
@@ -394,6 +399,7 @@ def _decide(
         method=method,
         semantics=session.settings.semantics,
         margins=progress.margins[i].copy(),
+        claimed=progress.claimed[i].copy(),
         seconds=0.0,
         label=batch.labels[i],
         predicted=progress.predicted[i] if progress.predicted else None,

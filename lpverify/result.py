@@ -57,6 +57,7 @@ class Result:
         seconds: time spent on this example (its share of the batches it was in).
         label, predicted: the classes, where the claim is a label.
         counterexample, certificate: the evidence; the certificate as the bytes of its file.
+        claimed: (m,) lower bounds that engines and solvers claim, proved or not; NaN where none.
     """
 
     index: int
@@ -70,6 +71,7 @@ class Result:
     predicted: int | None = None
     counterexample: Counterexample | None = None
     certificate: bytes | None = None
+    claimed: NDArray[np.float64] | None = None
 
     @property
     def margin_lower(self) -> float:
@@ -79,6 +81,7 @@ class Result:
     def record(self, certificate: str | None, counterexample: str | None) -> dict[str, Any]:
         """The line of ``results.jsonl``; the two arguments are the evidence files' paths in the run folder."""
         lower = self.margin_lower
+        claimed = math.nan if self.claimed is None or not self.claimed.size else float(self.claimed.min())
         return {
             "index": self.index,
             "label": self.label,
@@ -87,6 +90,7 @@ class Result:
             "reason": self.reason,
             "method": self.method,
             "margin_lower": lower if math.isfinite(lower) else None,
+            "margin_claimed": claimed if math.isfinite(claimed) else None,
             "seconds": round(self.seconds, 6),
             "certificate": certificate,
             "counterexample": counterexample,

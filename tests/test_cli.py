@@ -161,7 +161,7 @@ def test_radius_zero_is_a_point_check(tmp_path: Path) -> None:
         ([], 2, "Missing argument 'MODEL'"),
         ([DIGITS, "--data", "digits", "--eps", "0.1"], 2, "Missing option '--out'"),
         ([DIGITS, *ASK, "--out", "x", "--norm", "3"], 2, "'3' is not one of"),
-        ([DIGITS, *ASK, "--out", "x", "--method", "lp"], 2, "'lp' is not one of"),
+        ([DIGITS, *ASK, "--out", "x", "--method", "simplex"], 2, "'simplex' is not one of"),
         ([DIGITS, *ASK, "--out", "x", "--fail-on", "unkown"], 2, "'unkown' is not one of"),
         ([DIGITS, *ASK, "--out", "x", "--timeout", "nan"], 2, "not a finite number > 0"),
         ([DIGITS, *ASK, "--out", "x", "--mean", "a"], 2, "is not a number"),

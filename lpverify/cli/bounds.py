@@ -7,15 +7,17 @@ from typing import Any
 
 import click
 
-from lpverify.cli.options import DATA, ENGINE, METHOD_NAMES, MODEL, REGION, Names
+from lpverify.cli.options import DATA, ENGINE, METHOD_NAMES, MODEL, OBJECTIVE, QUICK_METHODS, REGION, SOLVER, Names
 
 
 @click.command()
 @MODEL
 @DATA
 @REGION
-@click.option("--method", "methods", type=Names(*METHOD_NAMES), default=",".join(METHOD_NAMES), show_default=True,
+@click.option("--method", "methods", type=Names(*METHOD_NAMES), default=",".join(QUICK_METHODS), show_default=True,
               metavar="METHODS", help="Which methods, joined by commas.")  # fmt: skip
+@SOLVER
+@OBJECTIVE
 @ENGINE
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE.csv", help="Save every margin: index, label, "
               "target class and one column a method.")  # fmt: skip

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from lpverify.settings import Settings
 
 SOURCE = ("data_dir", "split", "scale")
-SETTINGS = ("eps", "norm", "clip", "method", "semantics", "timeout", "device", "dtype", "batch_size", "seed")
+SETTINGS = (
+    "eps", "norm", "clip", "method", "semantics", "timeout", "device", "dtype", "batch_size", "seed",
+    "backend", "solver", "time_limit", "workers", "objective",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,9 @@ from lpverify.errors import CertificateError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-METHOD_NAMES = ("interval", "dual", "crown", "alpha")
+QUICK_METHODS = ("interval", "dual", "crown", "alpha")
+METHOD_NAMES = (*QUICK_METHODS, "lp", "lp-tight", "milp")
+BACKEND_NAMES = ("highs", "cvxpy", "pulp")
 NORMS = ("inf", "2", "1")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 LARGEST = Fraction(10) ** 300
@@ -192,6 +194,19 @@ PROOF = Options((
                  help="The network as a real function, or every float32 evaluation of it."),
     click.option("--timeout", type=Positive(), metavar="S", help="Seconds for an example."),
 ))  # fmt: skip
+
+SOLVER = Options((
+    click.option("--backend", type=click.Choice(BACKEND_NAMES), default="highs", show_default=True,
+                 help="The solver interface of the methods lp, lp-tight and milp."),
+    click.option("--solver", default="", metavar="NAME", help="Which of the interface's solvers; its first choice by "
+                 "default."),
+    click.option("--time-limit", type=Positive(), metavar="S", help="Seconds for one LP or MILP."),
+    click.option("--workers", type=click.IntRange(min=0), default=1, show_default=True, help="Processes in which "
+                 "solvers run, so that one that crashes or hangs costs one answer; 0 runs them unprotected."),
+))  # fmt: skip
+
+OBJECTIVE = click.option("--objective", type=click.Choice(("sign", "value")), default="sign", show_default=True,
+                         help="What MILPs are asked for: which sign a margin has, or its exact value.")  # fmt: skip
 
 OUT = Options((
     click.option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN/", help="Folder for results."),

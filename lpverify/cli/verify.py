@@ -7,7 +7,18 @@ from typing import Any
 
 import click
 
-from lpverify.cli.options import DATA, ENGINE, METHOD_NAMES, MODEL, OUT, PROOF, REGION, Names
+from lpverify.cli.options import (
+    DATA,
+    ENGINE,
+    METHOD_NAMES,
+    MODEL,
+    OBJECTIVE,
+    OUT,
+    PROOF,
+    REGION,
+    SOLVER,
+    Names,
+)
 
 
 @click.command()
@@ -17,6 +28,8 @@ from lpverify.cli.options import DATA, ENGINE, METHOD_NAMES, MODEL, OUT, PROOF, 
 @click.option("--method", type=click.Choice(("auto", *METHOD_NAMES)), default="auto", show_default=True,
               help="auto tries the cheap methods first and the costly ones on what is left.")  # fmt: skip
 @PROOF
+@SOLVER
+@OBJECTIVE
 @ENGINE
 @OUT
 @click.option("--fail-on", type=Names("falsified", "unknown", "verified"), metavar="VERDICTS",
