@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PACKAGES = ("torch", "numpy", "scipy", "onnx", "safetensors", "scikit-learn")
+# How the reason of an unknown result begins when a method claims a proof that the checker did not find.
+UNCERTIFIED = "uncertified"
+PACKAGES = (
+    "torch", "numpy", "scipy", "highspy", "cvxpy", "clarabel", "pulp", "onnx", "safetensors", "scikit-learn"
+)  # fmt: skip
 
 
 @dataclass
@@ -34,7 +38,7 @@ class Tally:
         disagree: counterexamples that hold exactly but not in the float32 forward pass.
         methods: for every deciding method, its results by verdict.
         seconds: for every deciding method, the time of its examples.
-        reasons: the unknown results by reason.
+        reasons: the unknown results by reason; the uncertified ones, each with its own words, are one.
     """
 
     verdicts: Counter[str] = field(default_factory=Counter)
@@ -50,7 +54,7 @@ class Tally:
         self.methods[result.method][result.verdict.value] += 1
         self.seconds[result.method] += result.seconds
         if result.verdict is Verdict.UNKNOWN:
-            self.reasons[result.reason] += 1
+            self.reasons[UNCERTIFIED if result.reason.startswith(UNCERTIFIED) else result.reason] += 1
         if result.counterexample is not None:
             self.misclassified += result.counterexample.misclassified
             self.disagree += not result.counterexample.agrees
@@ -63,6 +67,11 @@ class Tally:
     def share(self, count: int) -> float:
         """A count as a share of all results; 0 if there are none."""
         return count / self.examples if self.examples else 0.0
+
+    @property
+    def uncertified(self) -> int:
+        """Number of unknown results for which a method claims a proof."""
+        return self.reasons[UNCERTIFIED]
 
     @property
     def clean_error(self) -> float:
@@ -87,6 +96,7 @@ def summary(tally: Tally, **parts: Any) -> dict[str, Any]:
         "verified": tally.verdicts[Verdict.VERIFIED],
         "falsified": tally.verdicts[Verdict.FALSIFIED],
         "unknown": tally.verdicts[Verdict.UNKNOWN],
+        "uncertified": tally.uncertified,
         "misclassified": tally.misclassified,
         "float32_disagrees": tally.disagree,
         # Of no examples nothing is known, least of all an error of 0.

@@ -51,7 +51,7 @@ def print_radii(summary: dict[str, Any], stream: TextIO | None = None) -> None:
 
 
 def verdict_table(summary: dict[str, Any]) -> Table:
-    """Counts and shares of the three verdicts."""
+    """Counts and shares of the three verdicts, and of the unknown results that are claimed but not certified."""
     table = Table(title=f"{summary['examples']} examples", title_justify="left", title_style="bold")
     table.add_column("verdict")
     table.add_column("examples", justify="right")
@@ -59,6 +59,9 @@ def verdict_table(summary: dict[str, Any]) -> Table:
     table.add_column("meaning")
     for name, meaning in MEANING.items():
         table.add_row(name, str(summary[name]), percent(summary[name], summary["examples"]), meaning)
+    if summary["uncertified"]:
+        share = percent(summary["uncertified"], summary["examples"])
+        table.add_row("uncertified", str(summary["uncertified"]), share, "unknown, though a method claims a proof")
     return table
 
 
