@@ -296,7 +296,7 @@ def serve(descriptor: int, memory: int | None) -> NoReturn:
         os.set_inheritable(descriptor, False)
         _confine(memory)
         _answer_all(Connection(descriptor))
-    except EOFError:
+    except (EOFError, BrokenPipeError):
         os._exit(0)
     except BaseException:
         traceback.print_exc()
@@ -305,7 +305,7 @@ def serve(descriptor: int, memory: int | None) -> NoReturn:
 
 
 def _confine(memory: int | None) -> None:
-    """Limit the data, dump no core, leave Ctrl-C to the parent, and die when the parent dies."""
+    """Limit the data, dump no core, leave Ctrl-C to the parent, and die when the parent dies, or before it."""
     import resource
     import select
 
@@ -321,6 +321,9 @@ def _confine(memory: int | None) -> None:
         fcntl.fcntl(life, fcntl.F_SETFL, fcntl.fcntl(life, fcntl.F_GETFL) | os.O_ASYNC)
         if select.select([life], [], [], 0)[0]:
             raise EOFError
+        # Where the whole system is short of memory a worker shall go, not the run.
+        with suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
+            score.write("1000")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     if memory is not None:
@@ -338,7 +341,7 @@ def _answer_all(pipe: Connection) -> None:
         return READY
 
     def answer(data: bytes) -> bytes:
-        return pickle.dumps(ready[0](pickle.loads(data)), pickle.HIGHEST_PROTOCOL)
+        return pickle.dumps(ready[0](pickle.loads(data)))
 
     pipe.send_bytes(_message(start, pipe.recv_bytes(), LpverifyError))
     while True:

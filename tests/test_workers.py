@@ -227,6 +227,11 @@ def test_a_setup_that_fails_ends_the_run(fault: str, error: type[Exception], tex
 
 
 @LINUX
+def test_a_worker_goes_first_where_the_system_is_short_of_memory() -> None:
+    assert outcomes([("sacrifice",)]) == ["1000"]
+
+
+@LINUX
 def test_too_little_memory_to_start_is_said() -> None:
     with Pool[Job, Any](Setup("bomb"), 1, memory=1 << 28) as pool, pytest.raises(SolverError) as caught:
         ask(pool, ("echo", 1))

@@ -70,6 +70,10 @@ class Worker:
     def environment(self) -> tuple[str | None, int, bool]:
         return os.environ.get("OMP_NUM_THREADS"), os.getsid(0), os.read(0, 1) == b""
 
+    def sacrifice(self) -> str:
+        """How readily the kernel ends this process when memory is short."""
+        return Path("/proc/self/oom_score_adj").read_text().strip()
+
     def chatter(self) -> str:
         print("python says", flush=True)
         os.write(1, b"a solver says\n")
