@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from lpverify.errors import UsageError
+from lpverify.errors import ProgramError, UsageError
 from lpverify.network import Affine, Network, as_numpy
 from lpverify.problem import Ball, LayerBounds, Region
 from lpverify.program import Array, Cone, Program
@@ -129,7 +129,15 @@ class Encoder:
         return Expression(matrix, constant)
 
     def relu(self, index: int, lower: Array, upper: Array) -> None:
-        """Add ReLU node ``index`` with bounds (n_k,) of its pre-activations."""
+        """Add ReLU node ``index`` with bounds (n_k,) of its pre-activations.
+
+        Raises:
+            ProgramError: for a bound that is NaN or infinite: it must not pass for that of a stable neuron.
+        """
+        bad = np.flatnonzero(~np.isfinite(lower) | ~np.isfinite(upper))
+        if len(bad):
+            low, high = float(lower[bad[0]]), float(upper[bad[0]])
+            raise ProgramError(f"encode: node {index}, unit {bad[0]} has bounds {low!r} and {high!r}; give finite ones")
         (source,) = self.network.sources(index)
         units = np.flatnonzero((lower < 0) & (upper > 0))
         active = np.flatnonzero(lower >= 0)
