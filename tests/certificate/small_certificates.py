@@ -15,7 +15,7 @@ from lpverify.attack.exact import exact_margins
 from lpverify.certificate.claim import BallRegion, BoxRegion, Claim, LabelRows, LinearRows
 from lpverify.certificate.exact_region import region_ends
 from lpverify.certificate.graph import PlainNetwork, parse_network
-from lpverify.certificate.proof import Certificate, Leaf, Lemma, Slopes
+from lpverify.certificate.proof import Certificate, Duals, Leaf, Lemma, Slopes
 from lpverify.network import Affine, Conv2d, Dense, Diagonal, Input, Network, ReLU, Sparse
 from lpverify.serialize import network_bytes, raw_array
 
@@ -67,12 +67,27 @@ def slopes(node: int, neurons: Sequence[int], values: Any) -> Slopes:
     return Slopes(node, raw_array(np.array(neurons, np.int32)), raw_array(stored))
 
 
-def lemma(node: int, neurons: Sequence[int], sides: Sequence[int], own: tuple[Slopes, ...] = ()) -> Lemma:
-    return Lemma(node, raw_array(np.array(neurons, np.int32)), raw_array(np.array(sides, np.uint8)), own)
+def duals(node: int, neurons: Sequence[int] | np.ndarray, values: Any, dtype: Any = np.float32) -> Duals:
+    """Stored multipliers of the given neurons: ``values`` (r, k)."""
+    stored = np.array(values, np.float64).astype(dtype)
+    return Duals(node, raw_array(np.array(neurons, np.int32)), raw_array(stored))
 
 
-def leaf(claim_rows: Sequence[int], *own: Slopes) -> Leaf:
-    return Leaf(raw_array(np.array(claim_rows, np.int32)), own)
+def table_values(table: Slopes | Duals) -> np.ndarray:
+    """The values (r, k) of a stored table."""
+    return np.array(table.values.values(), np.float64).reshape(table.values.shape)
+
+
+def lemma(node: int, neurons: Sequence[int], sides: Sequence[int], own: Sequence[Slopes | Duals] = ()) -> Lemma:
+    return Lemma(node, raw_array(np.array(neurons, np.int32)), raw_array(np.array(sides, np.uint8)), *_by_kind(own))
+
+
+def leaf(claim_rows: Sequence[int], *own: Slopes | Duals) -> Leaf:
+    return Leaf(raw_array(np.array(claim_rows, np.int32)), *_by_kind(own))
+
+
+def _by_kind(own: Sequence[Slopes | Duals]) -> tuple[tuple[Slopes, ...], tuple[Duals, ...]]:
+    return tuple(t for t in own if isinstance(t, Slopes)), tuple(t for t in own if isinstance(t, Duals))
 
 
 def claim_matrix(claim: Claim) -> tuple[np.ndarray, np.ndarray]:
