@@ -105,12 +105,28 @@ class AbstractBackend(abc.ABC):
 
     def open(self, program: Program) -> AbstractSession:
         """A session on a program, equilibrated by powers of two before the solver sees it."""
+        if not program.num_columns:
+            return _NothingToSolve(program)
         scaled, scaling = equilibrate(program)
         return _ScaledSession(self, program, scaled, scaling)
 
     def solve(self, program: Program, *, time_limit: float = math.inf, stop_at: float | None = None) -> Solution:
         """Solve one program once."""
         return self.open(program).minimise(program.objective, program.offset, time_limit=time_limit, stop_at=stop_at)
+
+
+class _NothingToSolve(AbstractSession):
+    """A program without columns, which solvers do not take."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+
+    def minimise(
+        self, objective: Array, offset: float = 0.0, *, time_limit: float = math.inf, stop_at: float | None = None
+    ) -> Solution:
+        if self._program.violation(np.zeros(0)) > 0:
+            return Solution(Status.INFEASIBLE)
+        return Solution(Status.OPTIMAL, np.zeros(0), offset, offset, np.zeros(self._program.num_rows))
 
 
 class _ScaledSession(AbstractSession):
@@ -139,8 +155,8 @@ class _ScaledSession(AbstractSession):
         if x is None and status is Status.OPTIMAL:
             status, message = Status.FAILED, "; ".join(filter(None, (message, "optimal without a finite point")))
         x = None if x is None else self._scaling.point(x)
-        duals = None if found.row_duals is None else self._scaling.duals(self._right_signs(found.row_duals)) * unit
-        duals = duals if _is_finite(duals) else None
+        duals = found.row_duals if _is_finite(found.row_duals) else None
+        duals = None if duals is None else self._scaling.duals(self._right_signs(duals)) * unit
         if program.is_mip:
             bound = found.bound * unit + offset
         else:

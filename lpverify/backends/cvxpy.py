@@ -66,7 +66,6 @@ class _CvxpySession(AbstractSession):
 
     def __init__(self, cp: Any, backend: CvxpyBackend, solver: str, program: Program) -> None:
         self._solver = solver
-        self._failures = (cp.SolverError, ValueError, ArithmeticError)
         self._options = _options(solver, backend, program.is_mip)
         n = program.num_columns
         whole = np.flatnonzero(program.integer)
@@ -116,7 +115,8 @@ class _CvxpySession(AbstractSession):
                 warnings.simplefilter("ignore")
                 self._problem.solve(solver=self._solver, warm_start=False, **options)
             said = self._problem.status
-        except self._failures as error:
+        except Exception as error:
+            # A solver of cvxpy's may raise anything.
             said = one_line(error)
         seconds = time.perf_counter() - began
         status = _STATUSES.get(said, Status.FAILED)

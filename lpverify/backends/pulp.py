@@ -21,8 +21,7 @@ from lpverify.backends.highs import forget_threads
 from lpverify.errors import SolverError
 from lpverify.program import Array, Program
 
-# PuLP's names of a solver: its own CBC until version 3, an installed one from 4.
-_SOLVERS = {"CBC": ("PULP_CBC_CMD", "COIN_CMD"), "HiGHS": ("HiGHS",)}
+_SOLVERS = ("CBC", "HiGHS")
 # PuLP's status and sol_status: its status alone is "Optimal" after a time limit too. What is not here is FAILED.
 _STATUSES = {
     (1, 1): Status.OPTIMAL,
@@ -34,11 +33,11 @@ _STATUSES = {
 }
 # A limit of 0 means none to CBC.
 _LEAST_SECONDS = 1e-3
-# What CBC prints of a MIP's bound, and how far its last digit may have been rounded up: where it was stopped with six
-# digits, and where it finished, as its optimum's value, with eight decimals.
+# What CBC prints of a MIP's bound, and by how much that may have been rounded up, relative and absolute: where it was
+# stopped, with six digits; where it finished, as its optimum's value, with eight decimals.
 _BOUNDS = {
-    Status.LIMIT: (re.compile(r"best possible (\S+?)\)"), 1e-5),
-    Status.OPTIMAL: (re.compile(r"^Objective value:\s+(\S+)", re.MULTILINE), 1e-8),
+    Status.LIMIT: (re.compile(r"best possible (\S+?)\)"), 1e-5, 0.0),
+    Status.OPTIMAL: (re.compile(r"^Objective value:\s+(\S+)", re.MULTILINE), 0.0, 1e-8),
 }
 
 
@@ -57,13 +56,19 @@ class PulpBackend(AbstractBackend):
             raise SolverError("backend pulp: cannot handle a second-order cone; use backend cvxpy")
         solver = self.solver or "CBC"
         if solver not in _SOLVERS:
-            raise SolverError(f"backend pulp: solver {solver!r} is unknown; there are {', '.join(_SOLVERS)}")
+            raise SolverError(f"backend pulp: solver {solver!r} is unknown; there are {' and '.join(_SOLVERS)}")
         pulp = import_solver("pulp", "pulp")
-        installed = pulp.listSolvers(onlyAvailable=True)
-        for pulp_name in _SOLVERS[solver]:
-            if pulp_name in installed:
-                return _PulpSession(pulp, self, pulp_name, program)
-        raise SolverError(f"backend pulp: solver {solver!r} is not installed; PuLP finds {', '.join(installed)}")
+        if not _made(pulp, solver).available():
+            raise SolverError(f"backend pulp: PuLP does not find {solver}; install it, or choose the other solver")
+        return _PulpSession(pulp, self, solver, program)
+
+
+def _made(pulp: Any, solver: str, **options: Any) -> Any:
+    """PuLP's object for a solver: of CBC the one that PuLP brings until its version 4, else the one installed."""
+    if solver == "HiGHS":
+        return pulp.HiGHS(msg=False, **options)
+    bundled = getattr(getattr(pulp, "PULP_CBC_CMD", None), "pulp_cbc_path", "")
+    return pulp.COIN_CMD(msg=False, path=bundled if Path(bundled).is_file() else None, **options)
 
 
 class _PulpSession(AbstractSession):
@@ -77,15 +82,15 @@ class _PulpSession(AbstractSession):
             self._problem.add_variable(f"x{j}", _or_none(low), _or_none(high), "Integer" if whole else "Continuous")
             for j, (low, high, whole) in enumerate(bounds)
         ]
-        # PuLP takes no row without a column.
-        nothing = self._problem.add_variable("nothing", 0.0, 0.0)
+        # PuLP takes no row and no objective without a column: this one is 0 wherever it stands.
+        self._nothing = self._problem.add_variable("nothing", 0.0, 0.0)
         # The program's row of each of PuLP's constraints: one for an equation, else one for each bound.
         self._rows: list[int] = []
         A = program.A
         starts, columns, entries = A.indptr.tolist(), A.indices.tolist(), A.data.tolist()
         for i, (low, high) in enumerate(zip(program.row_lower.tolist(), program.row_upper.tolist(), strict=True)):
             places = range(starts[i], starts[i + 1])
-            total = pulp.lpSum([entries[k] * self._columns[columns[k]] for k in places] or [nothing])
+            total = pulp.lpSum([self._nothing, *(entries[k] * self._columns[columns[k]] for k in places)])
             if low == high:
                 self._add(i, total == low)
             else:
@@ -93,13 +98,18 @@ class _PulpSession(AbstractSession):
                     self._add(i, total >= low)
                 if high < math.inf:
                     self._add(i, total <= high)
+        unused = np.flatnonzero(np.bincount(columns, minlength=program.num_columns) == 0).tolist()
+        if unused:
+            # PuLP writes a file that CBC cannot read for a column that is in no row and at times has no cost.
+            total = pulp.lpSum([self._columns[j] for j in unused])
+            self._add(program.num_rows, total - self._problem.add_variable("total") == 0)
 
     def minimise(
         self, objective: Array, offset: float = 0.0, *, time_limit: float = math.inf, stop_at: float | None = None
     ) -> Solution:
         began = time.perf_counter()
         costs = zip(np.asarray(objective).tolist(), self._columns, strict=True)
-        self._problem.setObjective(self._pulp.lpSum([cost * column for cost, column in costs]))
+        self._problem.setObjective(self._pulp.lpSum([self._nothing, *(cost * column for cost, column in costs)]))
         with tempfile.TemporaryDirectory() as folder:
             log = Path(folder, "log.txt")
             said, trouble = self._solve(max(time_limit - (time.perf_counter() - began), _LEAST_SECONDS), log)
@@ -111,8 +121,6 @@ class _PulpSession(AbstractSession):
             status = Status.LIMIT
         has_point = said in ((1, 1), (1, 2))
         x = np.array([math.nan if column.varValue is None else column.varValue for column in self._columns])
-        # PuLP forgets columns that are in no row and cost nothing.
-        x = np.where(np.isnan(x), np.clip(0.0, self._program.lower, self._program.upper), x)
         return Solution(
             status,
             x=x if has_point else None,
@@ -126,18 +134,20 @@ class _PulpSession(AbstractSession):
     def _solve(self, seconds: float, log: Path) -> tuple[tuple[int, int], str]:
         """Run the solver: PuLP's status and sol_status, and what was wrong."""
         backend, highs = self._backend, self._solver == "HiGHS"
-        options: dict[str, Any] = {"msg": False, "gapRel": 0.0}
+        options: dict[str, Any] = {"gapRel": 0.0}
         if seconds < math.inf:
             options["timeLimit"] = seconds
         if highs:
             forget_threads()
             options.update(threads=backend.threads, random_seed=backend.seed)
         else:
-            options.update(logPath=str(log), options=[f"randomSeed {backend.seed}", f"randomCbcSeed {backend.seed}"])
+            options["logPath"] = str(log)
+            # A seed of 0 means the time of day to CBC.
+            options["options"] = [f"randomSeed {backend.seed + 1}", f"randomCbcSeed {backend.seed + 1}"]
             if backend.threads > 1:
                 options["threads"] = backend.threads
         try:
-            self._problem.solve(self._pulp.getSolver(self._solver, **options))
+            self._problem.solve(_made(self._pulp, self._solver, **options))
         except Exception as error:
             return (0, 0), one_line(error)
         model = self._problem.solverModel.getModelStatus().name if highs else ""
@@ -150,9 +160,9 @@ class _PulpSession(AbstractSession):
         prices = [constraint.pi for constraint in self._problem.constraints()]
         if any(price is None for price in prices):
             return None
-        duals = np.zeros(self._program.num_rows)
+        duals = np.zeros(self._program.num_rows + 1)
         np.add.at(duals, self._rows, prices)
-        return duals
+        return duals[:-1]
 
     def _mip_bound(self, status: Status, printed: str) -> float:
         """The solver's claim of a MIP's bound; -inf without one."""
@@ -160,9 +170,11 @@ class _PulpSession(AbstractSession):
             return -math.inf
         if self._solver == "HiGHS":
             return float(self._problem.solverModel.getInfo().mip_dual_bound)
-        pattern, rounding = _BOUNDS.get(status, (None, 0.0))
-        values = pattern.findall(printed) if pattern else []
-        return float(values[-1]) - rounding * max(1.0, abs(float(values[-1]))) if values else -math.inf
+        if status not in _BOUNDS:
+            return -math.inf
+        pattern, relative, absolute = _BOUNDS[status]
+        values = [float(value) for value in pattern.findall(printed)]
+        return values[-1] - relative * abs(values[-1]) - absolute if values else -math.inf
 
     def _add(self, row: int, constraint: Any) -> None:
         self._problem += constraint

@@ -18,14 +18,15 @@ from scipy import sparse
 
 from lpverify.program import Array, Program
 
+# Boxes of sizes from 2^-4 to 2^4 are left as they are: it was faster to solve, and the first basis is better.
+_BOX_BITS = 4.0
+# A box larger than 2^40 or smaller than 2^-40 says nothing of its column's size.
+_LARGEST_BOX_BITS = 40.0
 # Geometric means of rows and columns settle in few passes: nearly at once where rows are dense.
 _PASSES = 4
-# An entry more bits below its row's largest counts as this far: weights that training has pushed to almost zero
-# must not lift the others.
-_ROW_BITS = 8.0
-# Boxes within 2^-8 to 2^8 are left as the entries ask; others pull their column's unit by at most 15 bits.
-_BOX_BITS = 8.0
-_PULL_BITS = 15.0
+# A row whose entries lie further apart than 2^30 is lifted, by at most 2^10, so that solvers drop fewer of them.
+_SPREAD_BITS = 30.0
+_LIFT_BITS = 10.0
 # Scaled finite bounds stay below 2^60, since solvers read 1e20 as infinite.
 _BOUND_BITS = 60.0
 # Larger exponents would leave the range of normal numbers when they meet.
@@ -63,32 +64,26 @@ class Scaling:
 
 
 def equilibrate(program: Program) -> tuple[Program, Scaling]:
-    """The program in units that bring its entries near 1 and its columns' boxes not too far from it.
+    """The program in units that bring its columns' boxes and its rows' largest entries near 1.
 
-    Columns take the geometric mean of their entries, and move on by at most 2^15 where their box would be very wide
-    or narrow; rows take the geometric mean of what results. Whole columns and those of a cone keep their unit.
-    Exact unless numbers leave float64's normal range. The result's matrix is sorted, without duplicates or zeros.
+    Columns without a finite box take the geometric mean of their entries. Whole columns and those of a cone keep their
+    unit. Exact unless numbers leave float64's normal range. The result's matrix is sorted, without duplicates or zeros.
     """
     A = program.A.copy()
     A.sum_duplicates()
     A.eliminate_zeros()
-    fixed = program.integer.copy()
-    if program.cone is not None:
-        fixed[program.cone.columns] = True
     entries = np.frexp(A.data)[1].astype(np.float64)
-    boxes = _exponents(program.lower, program.upper)
-    means = _column_means(A, entries, fixed)
-    boxed = np.isfinite(boxes) & np.isfinite(program.lower) & np.isfinite(program.upper) & ~fixed
-    if boxed.any():
-        if not fixed.any():
-            # Means leave one factor open, which moves between rows and columns: let it suit the boxes.
-            means += np.median((boxes - means)[boxed])
-        pulled = np.clip(means, boxes - _BOX_BITS, boxes + _BOX_BITS)
-        means[boxed] = np.clip(pulled, means - _PULL_BITS, means + _PULL_BITS)[boxed]
-    C = _rounded(np.maximum(means, boxes - _BOUND_BITS))
-    C[fixed] = 0
-    limits = _BOUND_BITS - _exponents(program.row_lower, program.row_upper)
-    R = _rounded(np.minimum(_row_means(A, entries + C[A.indices]), limits))
+    boxes, sides = _exponents(program.lower, program.upper), _exponents(program.row_lower, program.row_upper)
+    kept = program.integer.copy()
+    if program.cone is not None:
+        kept[program.cone.columns] = True
+    boxed = (np.abs(boxes) <= _LARGEST_BOX_BITS) & np.isfinite(program.lower) & np.isfinite(program.upper) & ~kept
+    exponents = np.where(boxed, np.sign(boxes) * np.maximum(np.abs(boxes) - _BOX_BITS, 0), 0.0)
+    if not (kept | boxed).all():
+        exponents = _with_means(A, entries, exponents, kept | boxed, sides)
+    C = _rounded(np.maximum(exponents, boxes - _BOUND_BITS))
+    C[kept] = 0
+    R = _rounded(np.minimum(_row_exponents(A, entries + C[A.indices]), _BOUND_BITS - sides))
     scaling = Scaling(R, C)
     A.data = np.ldexp(A.data, C[A.indices] + np.repeat(R, np.diff(A.indptr)))
     scaled = replace(
@@ -104,32 +99,40 @@ def equilibrate(program: Program) -> tuple[Program, Scaling]:
     return scaled, scaling
 
 
-def _column_means(A: sparse.csr_array, entries: Array, fixed: NDArray[np.bool_]) -> Array:
-    """Exponents of the columns' units (n,) that bring every free column's and row's geometric mean to 1."""
-    C = np.zeros(A.shape[1])
-    counts = np.bincount(A.indices, minlength=A.shape[1])
-    free = (counts > 0) & ~fixed
-    if not free.any():
-        return C
+def _with_means(A: sparse.csr_array, entries: Array, exponents: Array, known: NDArray[np.bool_], sides: Array) -> Array:
+    """The columns' exponents (n,), those not ``known`` from the geometric means of their entries.
+
+    Args:
+        entries: (nnz,) exponents of the entries.
+        sides: (m,) exponents of the rows' bounds. Without any known column, means leave one factor open, which moves
+            between rows and columns; it is chosen to suit these.
+    """
+    exponents = exponents.copy()
     lengths = np.diff(A.indptr)
     filled = np.flatnonzero(lengths)
+    counts = np.bincount(A.indices, minlength=A.shape[1])
+    open_ = (counts > 0) & ~known
+    if not open_.any():
+        return exponents
     starts, lengths = A.indptr[filled], lengths[filled]
     for _ in range(_PASSES):
-        R = -np.add.reduceat(entries + C[A.indices], starts) / lengths
-        sums = np.bincount(A.indices, entries + np.repeat(R, lengths), A.shape[1])
-        C[free] = -(sums[free] / counts[free])
-    return C
+        means = np.add.reduceat(entries + exponents[A.indices], starts) / lengths
+        sums = np.bincount(A.indices, entries - np.repeat(means, lengths), A.shape[1])
+        exponents[open_] = -(sums[open_] / counts[open_])
+    bounds = sides[filled] - means
+    if not known.any() and np.isfinite(bounds).any():
+        exponents[open_] += np.median(bounds[np.isfinite(bounds)])
+    return exponents
 
 
-def _row_means(A: sparse.csr_array, entries: Array) -> Array:
-    """Exponents of the rows' units (m,) for entries with the exponents ``entries`` (nnz,), small ones cut off."""
+def _row_exponents(A: sparse.csr_array, entries: Array) -> Array:
+    """Exponents (m,) that bring the rows' largest entries to 1, given the entries' own (nnz,)."""
     R = np.zeros(A.shape[0])
-    lengths = np.diff(A.indptr)
-    filled = np.flatnonzero(lengths)
+    filled = np.flatnonzero(np.diff(A.indptr))
     if len(filled):
-        starts, lengths = A.indptr[filled], lengths[filled]
-        floors = np.maximum.reduceat(entries, starts) - _ROW_BITS
-        R[filled] = -np.add.reduceat(np.maximum(entries, np.repeat(floors, lengths)), starts) / lengths
+        largest = np.maximum.reduceat(entries, A.indptr[filled])
+        spread = largest - np.minimum.reduceat(entries, A.indptr[filled])
+        R[filled] = np.clip((spread - _SPREAD_BITS) / 2, 0, _LIFT_BITS) - largest
     return R
 
 
