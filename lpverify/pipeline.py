@@ -112,7 +112,7 @@ def run_batch(
         start = time.perf_counter()
         if limit is not None and start > limit:
             for i in waiting:
-                progress.reasons[i] = f"timeout ({settings.timeout:g} s an example)"
+                progress.reasons.setdefault(i, f"timeout ({settings.timeout:g} s an example)")
             break
         spent = stage(session, batch, progress)
         progress.seconds[waiting] += (time.perf_counter() - start) / len(waiting) if spent is None else spent
