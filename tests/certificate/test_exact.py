@@ -23,6 +23,7 @@ from small_certificates import (
     box,
     certificate,
     claim_matrix,
+    duals,
     leaf,
     least_sampled,
     lemma,
@@ -103,13 +104,17 @@ def test_no_bound_is_above_a_sampled_value(data: st.DataObject) -> None:
     entries = data.draw(st.lists(number, min_size=m * sizes[-1], max_size=m * sizes[-1]))
     claim_rows = rows(np.array(entries).reshape(m, -1), data.draw(st.lists(number, min_size=m, max_size=m)))
     share = st.floats(0, 1)
+    multiplier = st.floats(-2, 2, width=32) | st.floats(allow_nan=False, allow_infinity=False, width=32)
 
     def own(count: int) -> list:
-        found = []
+        found: list = []
         for node in network.relus:
             width = network.sizes[node]
             values = data.draw(st.lists(share, min_size=count * width, max_size=count * width))
             found.append(slopes(node, range(width), np.array(values).reshape(count, -1)))
+            listed = sorted(data.draw(st.sets(st.integers(0, width - 1)), "neurons"))
+            values = data.draw(st.lists(multiplier, min_size=count * len(listed), max_size=count * len(listed)))
+            found.append(duals(node, listed, np.reshape(values, (count, len(listed)))))
         return found
 
     lemmas = []

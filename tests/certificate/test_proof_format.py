@@ -18,6 +18,7 @@ from small_certificates import (
     ball,
     box,
     certificate,
+    duals,
     least_sampled,
     lemma,
     mixed_network,
@@ -44,11 +45,13 @@ PLAIN = plain(NETWORK)
 
 
 def rich_certificate() -> Certificate:
-    """A certificate that uses every field: lemmas, stored slopes, a clipped ball."""
+    """A certificate that uses every field: lemmas, stored slopes and multipliers, a clipped ball."""
     own = slopes(2, [0, 2, 3], [[0.25, 0.5, 1.0], [0.0, 0.125, 0.75]])
+    given = duals(2, [1, 2], [[0.5, -0.25], [0.0, 1.5]])
     return certificate(
         PLAIN, ball([0.25, -0.125, 0.5], "0.3", "2", ("-1", "1")), LabelRows(1, 3),
-        leaf=make_leaf([1, 0], own, slopes(4, [1], [[0.5], [0.25]])), lemmas=(lemma(4, [0, 3], [0, 1], (own,)),),
+        leaf=make_leaf([1, 0], own, slopes(4, [1], [[0.5], [0.25]]), duals(4, [0, 2], [[1, -0.5], [0, 2]], np.float64)),
+        lemmas=(lemma(4, [0, 3], [0, 1], (own, given)),),
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import itertools
 import random
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,7 +22,9 @@ from checking import (
     sampled_least,
 )
 from hand_made import absorber, big_m, long_path, path_absorber, plateau, rescaled_line, reverse_absorber, valley
+from lp_certificates import checked_bounds, lp_leaf
 from networks import CLASSES, NETWORKS, TINY, Clip, enumerate_minimum, permuted, rescaled
+from small_certificates import duals
 from torch import Tensor
 
 from lpverify.attack.exact import exact_margins
@@ -39,7 +42,7 @@ from lpverify.serialize import raw_array
 REGIONS: list[tuple[str, Clip]] = list(itertools.product(NORMS, (None, (0.0, 1.0))))
 RADII = {"inf": 0.2, "2": 0.4, "1": 0.7}
 METHOD_CASES: dict[str, AbstractBoundMethod] = {
-    **{name: method() for name, method in METHODS.items()},
+    **{name: METHODS[name]() for name in ("interval", "dual", "crown")},  # those without a solver, and alpha
     "alpha": AlphaBound(steps=6),
     "dual-tight": DualBound(tighten=True),
     "alpha-intermediate": AlphaBound(steps=6, intermediate=True),
@@ -137,14 +140,14 @@ def test_lemmas_prove_what_optimised_layer_bounds_propose(name: str, norm: str) 
 def random_proofs(
     checker: rigorous.Network, claim: Claim, rows: int, count: int, rule: str, semantics: str, seed: int
 ) -> Iterator[Certificate]:
-    """Certificates that give random slopes at random neurons to ``rows`` copies of the claim's first row."""
+    """Certificates that give random slopes and multipliers at random neurons to copies of the claim's first row."""
     rng = np.random.default_rng(seed)
     C, d = rigorous.claim_rows(claim)
     repeated = LinearRows(raw_array(np.repeat(C[:1], rows, axis=0)), raw_array(np.repeat(d[:1], rows)))
     listed = RawArray("<i4", (rows,), np.arange(rows, dtype="<i4").tobytes())
     relus = [i for i, node in enumerate(checker.nodes) if node.kind == "relu"]
     for _ in range(count):
-        tables = []
+        tables, given = [], []
         for node in relus:
             size = checker.nodes[node].size
             neurons = np.flatnonzero(rng.random(size) < rng.choice([0.2, 0.6, 1.0])).astype("<i4")
@@ -153,7 +156,10 @@ def random_proofs(
             values[corners] = rng.choice([0, UNIT_SLOPE], int(corners.sum()))
             raw = RawArray("<i4", neurons.shape, neurons.tobytes())
             tables.append(Slopes(node, raw, RawArray("<u2", values.shape, values.tobytes())))
-        yield Certificate(checker.sha256, semantics, rule, Claim(claim.region, repeated), Leaf(listed, tuple(tables)))
+            few = np.flatnonzero(rng.random(size) < rng.choice([0.0, 0.2, 0.6]))
+            given.append(duals(node, few, rng.normal(size=(rows, len(few))) * rng.choice([0.1, 1.0, 10.0])))
+        own = Leaf(listed, tuple(tables), tuple(given))
+        yield Certificate(checker.sha256, semantics, rule, Claim(claim.region, repeated), own)
 
 
 def check_random_multipliers(total: int) -> int:
@@ -268,6 +274,8 @@ REPLACEMENTS = [
     (b'"node":2', b'"node":4'), (b'"node":4', b'"node":2'), (b'"node":4', b'"node":3'), (b'"node":4', b'"node":99'),
     (b'"array":1', b'"array":2'), (b'"array":3', b'"array":5'), (b'"array":4', b'"array":6'),
     (b'"lemmas":[{', b'"lemmas":[],"x":[{'), (b'"<u2"', b'"<f4"'), (b'"shape":[', b'"shape":[1,'),
+    (b'"duals":[{', b'"duals":[],"x":[{'), (b'"duals":[{', b'"slopes":[{'), (b'"duals":[{', b'"duals":[{"node":2},{'),
+    (b'"<f4"', b'"<f8"'), (b'"<f4"', b'"<i4"'),
     (b'"slopes":[{', b'"slopes":[{"node":2},{'), (b'"version":2', b'"version":1'), (b'"classes":3', b'"classes":4'),
 ]  # fmt: skip
 
@@ -280,7 +288,11 @@ def check_mutations(count: int) -> tuple[int, int]:
         network, spec, claims = case(name, "inf", None)
         checker = checker_of(network)
         for claim, result in zip(claims, run(network, spec, claims, METHOD_CASES["alpha-intermediate"]), strict=True):
-            bases.append((network, checker, propose(checker, [claim], result)[0].encode()))
+            proof = propose(checker, [claim], result)[0]
+            bases.append((network, checker, proof.encode()))
+            # The same lemmas before the multipliers that the relaxation's duals give.
+            own, _ = lp_leaf(network, claim, checked_bounds(network, proof), np.float32)
+            bases.append((network, checker, replace(proof, leaf=own).encode()))
     for number in range(count):
         network, checker, data = bases[number % len(bases)]
         try:
