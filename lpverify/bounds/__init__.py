@@ -10,6 +10,7 @@ from lpverify.bounds.interval import IntervalBound
 from lpverify.bounds.lp import LPBound
 from lpverify.bounds.lp_tight import LPTightBound
 from lpverify.bounds.milp import MILPBound
+from lpverify.bounds.sdp import SDPBound
 
 _ALL: tuple[type[AbstractBoundMethod], ...] = (
     IntervalBound,
@@ -19,6 +20,7 @@ _ALL: tuple[type[AbstractBoundMethod], ...] = (
     LPBound,
     LPTightBound,
     MILPBound,
+    SDPBound,
 )
 METHODS = {method.name: method for method in _ALL}
 
@@ -34,4 +36,5 @@ __all__ = [
     "LPTightBound",
     "MILPBound",
     "Multipliers",
+    "SDPBound",
 ]
