@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
 import subprocess
 import sys
-import threading
-import time
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from programs import INFEASIBLE, LPS, MIPS, UNBOUNDED, Known, boxed_lp, in_units, market_split, over_ball
+from programs import INFEASIBLE, LPS, MIPS, UNBOUNDED, boxed_lp, in_units, market_split, over_ball
 from random_programs import optimum, program, random_program
-from scipy import sparse
-from scipy.optimize import linprog
 
 from lpverify.backends import (
     BACKENDS,
@@ -30,7 +24,6 @@ from lpverify.backends import (
     dual_bound,
 )
 from lpverify.backends import cvxpy as cvxpy_module
-from lpverify.backends.scaling import equilibrate
 from lpverify.errors import ProgramError, SolverError
 from lpverify.program import Array, Cone, Program
 
@@ -248,27 +241,6 @@ def test_time_limit_of_an_lp(name: str) -> None:
         assert found.row_duals is not None and math.isfinite(found.bound)
 
 
-def test_time_of_a_session_starts_anew() -> None:
-    """HiGHS counts the seconds of all runs together; the limit is for each."""
-    given, objectives = boxed_lp(1, 60, 40)
-    session = HighsBackend().open(given)
-    began = time.perf_counter()
-    while time.perf_counter() - began < 1.0:
-        for objective in objectives:
-            assert session.minimise(objective, time_limit=0.5).status is Status.OPTIMAL
-
-
-def test_stop_at_ends_early() -> None:
-    """A market split's optimum is out of reach, but not on which side of -1 or of 10^6 it is."""
-    given = market_split(5, 40).with_objective(market_split(5, 40).objective, 7.0)
-    below = HighsBackend().solve(given, stop_at=6.0, time_limit=20.0)
-    assert below.status is Status.STOPPED and below.bound > 6.0 and below.seconds < 10.0
-    above = HighsBackend().solve(given, stop_at=1e6, time_limit=20.0)
-    assert above.status is Status.STOPPED and above.objective <= 1e6 and above.seconds < 10.0
-    assert above.x is not None and given.violation(above.x) <= 1e-6 * 5000
-    assert above.bound <= above.objective
-
-
 @each_solver
 @pytest.mark.parametrize("case", [case for case in MIPS if case != "no columns"])
 @pytest.mark.parametrize("shift", [-0.5, 0.5])
@@ -375,65 +347,6 @@ def test_numbers_that_are_none_are_refused(value: float) -> None:
             program([1], [(0, 1)], [(low, [1], high)])
 
 
-def highs_statuses() -> list[str]:
-    import highspy
-
-    return sorted(set(highspy.HighsModelStatus.__members__) - {"kOptimal", "kInfeasible", "kUnbounded", "kTimeLimit"})
-
-
-@pytest.mark.parametrize("status", highs_statuses())
-def test_other_statuses_of_highs_are_failures(status: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    import highspy
-
-    monkeypatch.setattr(highspy.Highs, "getModelStatus", lambda self: highspy.HighsModelStatus.__members__[status])
-    session = HighsBackend().open(LPS["textbook"].program)
-    for _ in range(2):
-        found = session.minimise(np.array([-3.0, -5.0]))
-        assert found.status is Status.FAILED
-        assert status in found.message
-
-
-def test_error_of_highs_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    import highspy
-
-    run = highspy.Highs.run
-    monkeypatch.setattr(highspy.Highs, "run", lambda self: (run(self), highspy.HighsStatus.kError)[1])
-    found = HighsBackend().solve(LPS["textbook"].program)
-    assert found.status is Status.FAILED and "error" in found.message
-
-
-def test_optimal_without_numbers_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    import highspy
-
-    true = highspy.Highs.getSolution
-
-    def broken(self: Any) -> Any:
-        solution = true(self)
-        solution.col_value = [math.nan] * 2
-        solution.row_dual = [math.inf] * 3
-        return solution
-
-    monkeypatch.setattr(highspy.Highs, "getSolution", broken)
-    found = HighsBackend().solve(LPS["textbook"].program)
-    assert found.status is Status.FAILED and found.x is None and found.row_duals is None
-    assert found.bound == -math.inf and math.isnan(found.objective)
-
-
-def test_hot_start_that_fails_is_tried_cold(monkeypatch: pytest.MonkeyPatch) -> None:
-    import highspy
-
-    true, failures = highspy.Highs.getModelStatus, iter([False, True, False])
-    monkeypatch.setattr(
-        highspy.Highs,
-        "getModelStatus",
-        lambda self: highspy.HighsModelStatus.kUnknown if next(failures) else true(self),
-    )
-    session = HighsBackend().open(LPS["textbook"].program)
-    assert session.minimise(np.array([-3.0, -5.0])).bound == -36.0
-    assert session.minimise(np.array([-5.0, -3.0])).bound == pytest.approx(-29.0)
-    assert next(failures, None) is None
-
-
 @pytest.mark.parametrize("said", ["optimal_inaccurate", "infeasible_inaccurate", "infeasible_or_unbounded", "new"])
 def test_other_statuses_of_cvxpy_are_failures(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import cvxpy
@@ -473,64 +386,9 @@ def test_unknown_time_limit_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.status is Status.OPTIMAL and "not told the time limit" in found.message
 
 
-def test_entries_left_out_are_said() -> None:
-    made = program([1, 1], [(1, 2), (0, 1)], [(1, [1, 2.0**-50], math.inf)], [0, 1])
-    found = HighsBackend().solve(made)
-    assert "left out 1 of 2 entries" in found.message
-
-
-INF = math.inf
-
-
-def test_program_that_highs_refuses_is_a_failure() -> None:
-    """Whole columns keep their unit, so that an entry of 1e16 reaches HiGHS, which takes it for infinite."""
-    made = program([1, 1], [(0, 1)] * 2, [(1, [1e16, 1], INF), (1, [1, 1], INF), (0, [1, 1e-16], INF)], [0, 1])
-    found = HighsBackend().solve(made)
-    assert found.status in (Status.FAILED, Status.OPTIMAL)
-
-
-def test_interrupt_ends_a_solve() -> None:
-    """Ctrl-C half a second into a MIP that takes years; HiGHS works as before afterwards."""
-    session = HighsBackend().open(market_split(5, 40))
-    costs = market_split(5, 40).objective
-    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
-    began = time.perf_counter()
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        session.minimise(costs, time_limit=30.0)
-    timer.join()
-    assert time.perf_counter() - began < 5.0
-    with pytest.raises(SolverError, match="interrupted"):
-        session.minimise(costs)
-    for name in ("highs", "cvxpy"):
-        check(MIPS["knapsack"].program, SOLVERS[name].solve(MIPS["knapsack"].program), -220.0, 1e-9)
-
-
-def test_numbers_of_threads_may_differ() -> None:
-    known = LPS["textbook"]
-    one, two = HighsBackend(threads=1).open(known.program), HighsBackend(threads=2).open(known.program)
-    for session in (one, two, one, CvxpyBackend(threads=2).open(known.program), two):
-        found = session.minimise(known.program.objective)
-        assert found.status is Status.OPTIMAL and found.bound == pytest.approx(-36.0)
-
-
 def test_no_output(capfd: pytest.CaptureFixture[str]) -> None:
     for name in SOLVERS:
         installed(name).solve(LPS["textbook"].program)
     for name in MIP_SOLVERS:
         installed(name).solve(MIPS["knapsack"].program)
     assert capfd.readouterr() == ("", "")
-
-
-def test_sessions_are_freed() -> None:
-    """A HiGHS instance dies with its session: callbacks hold no circle that nothing can free."""
-    import weakref
-
-    import highspy
-
-    made: list[weakref.ref[Any]] = []
-    session: Any = HighsBackend().start(equilibrate(LPS["textbook"].program)[0])
-    made.append(weakref.ref(session._highs))
-    assert isinstance(made[0](), highspy.Highs)
-    del session
-    assert made[0]() is None

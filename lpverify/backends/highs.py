@@ -39,8 +39,8 @@ class HighsBackend(AbstractBackend):
         presolve, and seldom in the root node of a MIP.
 
     Attributes:
-        tolerance: by how much a linear program's rows, boxes and reduced costs may be violated, in scaled units.
-            HiGHS's own 1e-7 was no faster, and its bounds were off by up to 1e-6.
+        tolerance: by how much rows, boxes, reduced costs and whole columns may be off, in scaled units. HiGHS's own
+            1e-7, and 1e-6 for whole columns, were no faster, and bounds were off by up to 1e-6.
         mip_rel_gap, mip_abs_gap: branch and bound ends with OPTIMAL at such a gap between point and bound; the
             absolute one is in units of the largest scaled cost.
         lp_presolve: presolve a linear program before its first solve. It seldom pays for one that is solved often.
@@ -87,8 +87,9 @@ class _Watch:
                 found.mip_primal_bound <= self.stop_at or found.mip_dual_bound > self.stop_at
             ):
                 self.reason = Status.STOPPED
-        if self.reason is not None and answer is not None:
-            answer.user_interrupt = True
+        if answer is not None:
+            # Set every time: HiGHS keeps the answer from one run to the next.
+            answer.user_interrupt = self.reason is not None
 
 
 class _HighsSession(AbstractSession):
@@ -106,6 +107,9 @@ class _HighsSession(AbstractSession):
             "threads": backend.threads,
             "random_seed": backend.seed,
             "small_matrix_value": _SMALL_ENTRY,
+            "primal_feasibility_tolerance": backend.tolerance,
+            "dual_feasibility_tolerance": backend.tolerance,
+            "mip_feasibility_tolerance": backend.tolerance,
             "mip_rel_gap": backend.mip_rel_gap,
             "mip_abs_gap": backend.mip_abs_gap,
             # Dual simplex. HiGHS's own choice for a hot start is the primal one, which was three times slower.
@@ -114,11 +118,6 @@ class _HighsSession(AbstractSession):
             "simplex_scale_strategy": 0,
             "presolve": "on" if self._is_mip or backend.lp_presolve else "off",
         }
-        if not self._is_mip:
-            options |= {
-                "primal_feasibility_tolerance": backend.tolerance,
-                "dual_feasibility_tolerance": backend.tolerance,
-            }
         for option, value in options.items():
             self._set(option, value)
         self._check(self._highs.setCallback(self._watch, None), "setCallback")

@@ -18,7 +18,7 @@ from scipy import sparse
 
 from lpverify.program import Array, Program
 
-# Boxes of sizes from 2^-4 to 2^4 are left as they are: it was faster to solve, and the first basis is better.
+# Boxes of sizes from 2^-4 to 2^4 stay as they are: the relaxations of networks in their own units were solved faster.
 _BOX_BITS = 4.0
 # A box larger than 2^40 or smaller than 2^-40 says nothing of its column's size.
 _LARGEST_BOX_BITS = 40.0
@@ -31,6 +31,7 @@ _LIFT_BITS = 10.0
 _BOUND_BITS = 60.0
 # Larger exponents would leave the range of normal numbers when they meet.
 _SCALE_BITS = 500.0
+_UNIT_BITS = 1000.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +61,7 @@ class Scaling:
         mantissas, exponents = np.frexp(objective)
         used = mantissas != 0
         largest = float((exponents + self.columns)[used].max()) - 1 if used.any() else 0.0
-        return int(np.clip(largest, -_SCALE_BITS, _SCALE_BITS))
+        return int(np.clip(largest, -_UNIT_BITS, _UNIT_BITS))
 
 
 def equilibrate(program: Program) -> tuple[Program, Scaling]:
@@ -78,7 +79,7 @@ def equilibrate(program: Program) -> tuple[Program, Scaling]:
     if program.cone is not None:
         kept[program.cone.columns] = True
     boxed = (np.abs(boxes) <= _LARGEST_BOX_BITS) & np.isfinite(program.lower) & np.isfinite(program.upper) & ~kept
-    exponents = np.where(boxed, np.sign(boxes) * np.maximum(np.abs(boxes) - _BOX_BITS, 0), 0.0)
+    exponents = np.where(boxed & (np.abs(boxes) > _BOX_BITS), boxes, 0.0)
     if not (kept | boxed).all():
         exponents = _with_means(A, entries, exponents, kept | boxed, sides)
     C = _rounded(np.maximum(exponents, boxes - _BOUND_BITS))
