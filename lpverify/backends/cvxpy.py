@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lpverify.backends.base import AbstractBackend, AbstractSession, Solution, Status, import_solver, one_line
-from lpverify.backends.highs import forget_threads
+from lpverify.backends.highs import SMALL_ENTRY, forget_threads
 from lpverify.errors import SolverError
 from lpverify.program import Array, Program
 
@@ -47,7 +47,8 @@ class CvxpyBackend(AbstractBackend):
 
     Handles: what the chosen solver handles; cones and whole columns together need one that knows both.
     Sessions: the program is compiled once; the objective is a parameter. Solvers start again each time.
-    Time limits: passed to the solvers of ``_TIME_LIMITS``; others ignore them, which ``message`` says.
+    Time limits: passed to the solvers of ``_TIME_LIMITS``; others are not told, which ``message`` says. A Ctrl-C waits
+        for most solvers to return.
     """
 
     name: ClassVar[str] = "cvxpy"
@@ -162,7 +163,12 @@ def _options(solver: str, backend: CvxpyBackend, is_mip: bool) -> dict[str, Any]
     """The options of every solve."""
     gap = {"mip_rel_gap": 0.0} if is_mip else {}
     options: dict[str, dict[str, Any]] = {
-        "HIGHS": {"threads": backend.threads, "random_seed": backend.seed, **gap},
+        "HIGHS": {
+            "threads": backend.threads,
+            "random_seed": backend.seed,
+            "small_matrix_value": SMALL_ENTRY,
+            **gap,
+        },
         "SCIPY": {"scipy_options": gap},
         # The default of 1e-4 leaves bounds that prove little.
         "SCS": {"eps_abs": 1e-7, "eps_rel": 1e-7},

@@ -16,8 +16,8 @@ from lpverify.backends.base import AbstractBackend, AbstractSession, Solution, S
 from lpverify.errors import SolverError
 from lpverify.program import Array, Program
 
-# HiGHS leaves out entries up to this size; it is the least value that it takes (1e-9 by default).
-_SMALL_ENTRY = 1e-12
+# HiGHS leaves out entries of at most this size, by default 1e-9. It can be made no smaller.
+SMALL_ENTRY = 1e-12
 
 # What is not here is FAILED: iteration, memory and solution limits, "unbounded or infeasible", and all that later
 # versions may add.
@@ -74,21 +74,21 @@ class _Watch:
     A Ctrl-C reaches Python when this is called. It refers to nothing of HiGHS: such a circle would never be freed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, mip_kind: Any) -> None:
+        self._mip_kind = mip_kind
         self.deadline = math.inf
         self.stop_at: float | None = None
         self.reason: Status | None = None
 
     def __call__(self, kind: Any, message: str, found: Any, answer: Any, data: Any) -> None:
-        if self.reason is None:
-            if time.perf_counter() > self.deadline:
-                self.reason = Status.LIMIT
-            elif self.stop_at is not None and (
-                found.mip_primal_bound <= self.stop_at or found.mip_dual_bound > self.stop_at
-            ):
-                self.reason = Status.STOPPED
+        if self.reason is None and time.perf_counter() > self.deadline:
+            self.reason = Status.LIMIT
+        # Only in this kind of call are the bounds those of the MIP.
+        if self.reason is None and self.stop_at is not None and kind == self._mip_kind:
+            decided = found.mip_primal_bound <= self.stop_at or found.mip_dual_bound > self.stop_at
+            self.reason = Status.STOPPED if decided else None
         if answer is not None:
-            # Set every time: HiGHS keeps the answer from one run to the next.
+            # HiGHS keeps the answer from one run to the next.
             answer.user_interrupt = self.reason is not None
 
 
@@ -101,12 +101,13 @@ class _HighsSession(AbstractSession):
         self._columns = np.arange(program.num_columns, dtype=np.int32)
         self._solved = False
         self._highs: Any = highspy.Highs()
-        self._watch = _Watch()
+        kinds = highspy.cb.HighsCallbackType
+        self._watch = _Watch(kinds.kCallbackMipInterrupt)
         options = {
             "output_flag": False,
             "threads": backend.threads,
             "random_seed": backend.seed,
-            "small_matrix_value": _SMALL_ENTRY,
+            "small_matrix_value": SMALL_ENTRY,
             "primal_feasibility_tolerance": backend.tolerance,
             "dual_feasibility_tolerance": backend.tolerance,
             "mip_feasibility_tolerance": backend.tolerance,
@@ -121,18 +122,19 @@ class _HighsSession(AbstractSession):
         for option, value in options.items():
             self._set(option, value)
         self._check(self._highs.setCallback(self._watch, None), "setCallback")
-        kinds = highspy.cb.HighsCallbackType
         for kind in (kinds.kCallbackSimplexInterrupt, kinds.kCallbackMipInterrupt):
             self._check(self._highs.startCallback(kind), "startCallback")
-        self._refusal, self._note = self._pass(program)
+        self._is_refused = self._pass(program) == highspy.HighsStatus.kError
+        dropped = program.A.nnz - self._highs.getNumNz()
+        self._note = f"HiGHS left out {dropped} of {program.A.nnz} entries, all small" if dropped else ""
 
     def minimise(
         self, objective: Array, offset: float = 0.0, *, time_limit: float = math.inf, stop_at: float | None = None
     ) -> Solution:
         if self._highs is None:
             raise SolverError("backend highs: this session was interrupted; open another")
-        if self._refusal:
-            return Solution(Status.FAILED, message=self._refusal)
+        if self._is_refused:
+            return Solution(Status.FAILED, message="HiGHS refused the program")
         began = time.perf_counter()
         self._watch.deadline = began + time_limit
         self._watch.stop_at = stop_at - offset if self._is_mip and stop_at is not None else None
@@ -184,12 +186,12 @@ class _HighsSession(AbstractSession):
             message="; ".join(notes),
         )
 
-    def _pass(self, program: Program) -> tuple[str, str]:
-        """Hand the program to HiGHS: why it refused (empty if it did not), and what it left out."""
-        A, m, n = program.A, program.num_rows, program.num_columns
-        returned = self._highs.passModel(
-            n,
-            m,
+    def _pass(self, program: Program) -> Any:
+        """Hand the program to HiGHS; what it returned."""
+        A = program.A
+        return self._highs.passModel(
+            program.num_columns,
+            program.num_rows,
             A.nnz,
             int(self._highspy.MatrixFormat.kRowwise),
             int(self._highspy.ObjSense.kMinimize),
@@ -203,14 +205,6 @@ class _HighsSession(AbstractSession):
             A.indices.astype(np.int32),
             A.data,
             program.integer.astype(np.int32),
-        )
-        if returned == self._highspy.HighsStatus.kError:
-            largest = np.abs(A.data).max(initial=0.0)
-            return f"HiGHS refused the program: {m} rows, {n} columns, largest entry {largest:.3g}", ""
-        dropped = A.nnz - self._highs.getNumNz()
-        return (
-            "",
-            f"HiGHS left out {dropped} of {A.nnz} entries, of at most {_SMALL_ENTRY:g} in its units" if dropped else "",
         )
 
     def _set(self, option: str, value: bool | int | float | str) -> None:

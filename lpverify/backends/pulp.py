@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lpverify.backends.base import AbstractBackend, AbstractSession, Solution, Status, import_solver, one_line
-from lpverify.backends.highs import forget_threads
+from lpverify.backends.highs import SMALL_ENTRY, forget_threads
 from lpverify.errors import SolverError
 from lpverify.program import Array, Program
 
@@ -139,7 +139,7 @@ class _PulpSession(AbstractSession):
             options["timeLimit"] = seconds
         if highs:
             forget_threads()
-            options.update(threads=backend.threads, random_seed=backend.seed)
+            options.update(threads=backend.threads, random_seed=backend.seed, small_matrix_value=SMALL_ENTRY)
         else:
             options["logPath"] = str(log)
             # A seed of 0 means the time of day to CBC.
