@@ -2,8 +2,10 @@
 
 Every ``verified`` line must name a certificate that the checker accepts, about this network and this label;
 every ``falsified`` line a witness that exact evaluation accepts; all of them about the same radius, norm and
-clip, and as many as the summary says. That line i is about example i of a data set can only be told with that
-data set at hand (``examples``). ``margin_lower``, ``predicted`` and times are reports, not claims.
+clip, and as many as the summary says. A line of radii must name a certificate at its certified radius, and a
+witness at the attacked one or at the nearer one that a solver pointed to, if it gives such radii. That line i is
+about example i of a data set can only be told with that data set at hand (``examples``). ``margin_lower``,
+``exact_lower``, ``predicted`` and times are reports, not claims.
 """
 
 from __future__ import annotations
@@ -74,7 +76,7 @@ def open_run(path: Path) -> Run:
 
 
 def audit(run: Run, *, exact: bool = False, examples: Examples | None = None) -> Iterator[str]:
-    """Check every line's evidence in order; yields "certificate", "witness" or "nothing" for each line.
+    """Check every line's evidence in order; yields "certificate", "witness", "both" or "nothing" for each line.
 
     Args:
         run: the folder's files.
@@ -97,10 +99,11 @@ def audit(run: Run, *, exact: bool = False, examples: Examples | None = None) ->
         for i, line in enumerate(batch):
             if i in judged:
                 _require(judged[i], line, line.record["certificate"])
-            is_falsified = line.record.get("verdict") == "falsified"
+            is_falsified = _is_falsified(line)
             if is_falsified:
                 _check_witness(run, line, integers, asked, examples)
-            yield "certificate" if i in judged else "witness" if is_falsified else "nothing"
+            kinds = {(True, True): "both", (True, False): "certificate", (False, True): "witness"}
+            yield kinds.get((i in judged, is_falsified), "nothing")
 
 
 class _RigorousChecker:
@@ -121,6 +124,18 @@ def _is_proved(line: Line) -> bool:
     return line.record.get("certificate") is not None
 
 
+def _is_falsified(line: Line) -> bool:
+    if "verdict" in line.record:
+        return bool(line.record["verdict"] == "falsified")
+    return _reached(line) is not None
+
+
+def _reached(line: Line) -> Any:
+    """The radius that a line of radii has a witness for: the nearer of the attack's and the solver's, if any."""
+    exact = line.record.get("exact_upper")
+    return line.record.get("attacked") if exact is None else exact
+
+
 def _require(outcome: Any, line: Line, file: str) -> None:
     if outcome.accepted is not True:
         raise CertificateError(f"{line.where}: {file} rejected: {outcome.message}")
@@ -135,11 +150,7 @@ def _certificate(run: Run, line: Line, asked: Asked, examples: Examples | None) 
     if semantics is not None and found.semantics != semantics:
         raise CertificateError(f"{line.where}: {path} proves {found.semantics} semantics, the run says {semantics}")
     if run.is_radius and isinstance(found.claim.region, BallRegion):
-        certified = Fraction(repr(float(line.record["certified"])))
-        if decimal(found.claim.region.eps) != certified:
-            raise CertificateError(
-                f"{line.where}: {path} proves radius {found.claim.region.eps}, the line says {line.record['certified']}"
-            )
+        _require_radius(line, f"{path} proves", found.claim.region.eps, line.record["certified"])
     return found
 
 
@@ -150,7 +161,14 @@ def _check_witness(
     witness = decode_witness(_read(path), str(path))
     _check_claim(run, line, witness.claim, witness.network, asked)
     _check_input(line, witness.claim, examples)
+    if run.is_radius and isinstance(witness.claim.region, BallRegion):
+        _require_radius(line, f"{path} is for", witness.claim.region.eps, _reached(line))
     _require(exact_checker.check_witness(integers, witness), line, line.record["counterexample"])
+
+
+def _require_radius(line: Line, evidence: str, eps: str, stated: Any) -> None:
+    if decimal(eps) != Fraction(repr(float(stated))):
+        raise CertificateError(f"{line.where}: {evidence} radius {eps}, the line says {stated}")
 
 
 def _check_claim(run: Run, line: Line, claim: Claim, network: str, asked: Asked) -> None:

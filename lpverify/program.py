@@ -101,6 +101,32 @@ class Program:
         """The same feasible set under another objective."""
         return replace(self, objective=np.asarray(objective, dtype=np.float64), offset=float(offset))
 
+    def with_columns(self, lower: Array, upper: Array, names: Sequence[str] = ()) -> Program:
+        """The program with k further columns, bounded by ``lower`` and ``upper`` (k,), that nothing reads yet.
+
+        ``names`` (k,) go with those of the other columns: given where they are, empty where they are not.
+        """
+        k = len(lower)
+        return replace(
+            self,
+            objective=np.concatenate([self.objective, np.zeros(k)]),
+            A=sparse.csr_array(sparse.hstack([self.A, sparse.csr_array((self.num_rows, k))])),
+            lower=np.concatenate([self.lower, lower]),
+            upper=np.concatenate([self.upper, upper]),
+            integer=np.concatenate([self.integer, np.zeros(k, dtype=bool)]),
+            column_names=(*self.column_names, *names),
+        )
+
+    def with_rows(self, rows: sparse.csr_array, lower: Array, upper: Array, names: Sequence[str] = ()) -> Program:
+        """The program under k further rows lower <= rows x <= upper: ``rows`` (k, n); ``names`` as for columns."""
+        return replace(
+            self,
+            A=sparse.csr_array(sparse.vstack([self.A, rows])),
+            row_lower=np.concatenate([self.row_lower, lower]),
+            row_upper=np.concatenate([self.row_upper, upper]),
+            row_names=(*self.row_names, *names),
+        )
+
     def relaxed(self) -> Program:
         """The program without its integrality."""
         return replace(self, integer=np.zeros(self.num_columns, dtype=bool))

@@ -94,22 +94,25 @@ class RunFolder:
         Raises:
             ResourceError: if the disk refuses; the lines and files before this one are intact.
         """
-        certificate, counterexample = self._store_certificate(result.index, result.certificate), None
+        witness = None
         if result.counterexample is not None:
-            counterexample = f"{COUNTEREXAMPLES}/{result.index:06d}{COUNTEREXAMPLE_SUFFIX}"
-            witness = witness_of(result.counterexample, claim, self.network_sha256)
-            write_atomic(self.path / counterexample, witness.encode())
-        self.add_record(result.record(certificate, counterexample))
+            witness = witness_of(result.counterexample, claim, self.network_sha256).encode()
+        certificate = self._store_certificate(result.index, result.certificate)
+        self.add_record(result.record(certificate, self._store_witness(result.index, witness)))
 
     def add_radius(self, found: RadiusResult, label: int) -> None:
-        """Append one example's radii, its certificate first; infinite radii are written as null."""
-        radii = {"certified": found.certified, "attacked": found.attacked}
+        """Append one example's radii, its evidence first; radii that are infinite or unknown are written as null."""
+        names = ("certified", "attacked", "exact_lower", "exact_upper")
+        radii = {name: getattr(found, name) for name in names}
         self.add_record({
             "index": found.index,
             "label": label,
             **{name: value if math.isfinite(value) else None for name, value in radii.items()},
+            "method": found.method,
+            "reason": found.reason,
             "seconds": round(found.seconds, 6),
             "certificate": self._store_certificate(found.index, found.certificate),
+            "counterexample": self._store_witness(found.index, found.counterexample),
         })  # fmt: skip
 
     def _store_certificate(self, index: int, data: bytes | None) -> str | None:
@@ -117,6 +120,14 @@ class RunFolder:
         if data is None:
             return None
         name = f"{CERTIFICATES}/{index:06d}{CERTIFICATE_SUFFIX}"
+        write_atomic(self.path / name, data)
+        return name
+
+    def _store_witness(self, index: int, data: bytes | None) -> str | None:
+        """The same for a counterexample's file."""
+        if data is None:
+            return None
+        name = f"{COUNTEREXAMPLES}/{index:06d}{COUNTEREXAMPLE_SUFFIX}"
         write_atomic(self.path / name, data)
         return name
 

@@ -125,10 +125,18 @@ def machine(device: str, threads: int) -> dict[str, Any]:
 
 @dataclass
 class RadiusTally:
-    """Counts over the results of ``radius``: the certified radii and the attack's, finite ones only."""
+    """Counts over the results of ``radius``: what each kind of radius is known for, and the reasons of what is missing.
+
+    Attributes:
+        certified, attacked: see ``RadiusResult``; finite ones only, and certified ones with a certificate.
+        claimed, nearest: its exact radii from below and from above, where a solver was asked and answered.
+    """
 
     certified: list[float] = field(default_factory=list)
     attacked: list[float] = field(default_factory=list)
+    claimed: list[float] = field(default_factory=list)
+    nearest: list[float] = field(default_factory=list)
+    reasons: Counter[str] = field(default_factory=Counter)
     examples: int = 0
 
     def add(self, found: RadiusResult) -> None:
@@ -136,15 +144,20 @@ class RadiusTally:
         self.examples += 1
         if found.certificate is not None:
             self.certified.append(found.certified)
-        if math.isfinite(found.attacked):
-            self.attacked.append(found.attacked)
+        known = ((found.attacked, self.attacked), (found.exact_lower, self.claimed), (found.exact_upper, self.nearest))
+        for radius, radii in known:
+            if math.isfinite(radius):
+                radii.append(radius)
+        if found.reason:
+            self.reasons[found.reason] += 1
 
     def summary(self) -> dict[str, Any]:
-        """How many examples have a certified radius and an attacked one, and their quartiles."""
+        """How many examples have each kind of radius, and the quartiles."""
+        kinds = {name: getattr(self, name) for name in ("certified", "claimed", "nearest", "attacked")}
         return {
             "examples": self.examples,
-            "certified": {"count": len(self.certified), **quartiles(self.certified)},
-            "attacked": {"count": len(self.attacked), **quartiles(self.attacked)},
+            **{name: {"count": len(radii), **quartiles(radii)} for name, radii in kinds.items()},
+            "reasons": dict(self.reasons),
         }
 
 

@@ -17,6 +17,12 @@ MEANING = {
     "falsified": "an input that fails was evaluated exactly",
     "unknown": "neither was found",
 }
+RADII = {
+    "certified": "proved up to here, by a certificate that was checked",
+    "claimed": "nothing fails nearer, in a solver's word; not proved",
+    "nearest": "a counterexample at the solver's point, evaluated exactly (or the attack's, if nearer)",
+    "attacked": "a counterexample of the attack, evaluated exactly",
+}
 QUARTILES = {"least": "least", "quarter": "25 %", "median": "median", "three_quarters": "75 %", "greatest": "greatest"}
 
 
@@ -42,12 +48,16 @@ def print_radii(summary: dict[str, Any], stream: TextIO | None = None) -> None:
     table.add_column("examples", justify="right")
     for heading in QUARTILES.values():
         table.add_column(heading, justify="right")
-    for name in ("certified", "attacked"):
+    shown = [name for name in RADII if name in ("certified", "attacked") or summary[name]["count"]]
+    for name in shown:
         values = [summary[name][key] for key in QUARTILES]
         table.add_row(name, str(summary[name]["count"]), *("-" if v is None else f"{v:.4g}" for v in values))
     console.print(table)
-    asked = caption({**summary["options"], "eps": f"up to {summary['options']['eps']}"})
-    console.print(f"{asked}\nseconds: {_seconds(summary['seconds'])}", highlight=False, markup=False)
+    lines = [f"{name}: {RADII[name]}" for name in shown]
+    lines.append(caption({**summary["options"], "eps": f"up to {summary['options']['eps']}"}))
+    lines.append(f"seconds: {_seconds(summary['seconds'])}")
+    lines.extend(f"without an answer: {reason} ({n})" for reason, n in summary["reasons"].items())
+    console.print("\n".join(lines), highlight=False, markup=False)
 
 
 def verdict_table(summary: dict[str, Any]) -> Table:

@@ -37,8 +37,8 @@ def check(run: Path, exact: bool, data: str | None, **source: Any) -> None:
         click.echo(f"{run}: no summary.json: the run did not finish, or another tool wrote it")
     elif opened.summary.get("stopped"):
         click.echo(f"{run}: the run was stopped ({opened.summary['stopped']}); what it wrote was checked")
-    click.echo(f"certificates accepted: {found['certificate']} ({arithmetic})")
-    click.echo(f"counterexamples accepted: {found['witness']} (exact evaluation)")
+    click.echo(f"certificates accepted: {found['certificate'] + found['both']} ({arithmetic})")
+    click.echo(f"counterexamples accepted: {found['witness'] + found['both']} (exact evaluation)")
     if examples is not None:
         click.echo(f"inputs and labels: those of {examples.source}")
     click.echo(f"lines without a claim: {found['nothing']}")

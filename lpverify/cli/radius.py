@@ -1,4 +1,4 @@
-"""``lpverify radius``: for each example the largest certified radius, and the attack's from above."""
+"""``lpverify radius``: for each example the largest certified radius, the attack's from above, and the exact one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lpverify.cli.options import CLIP, DATA, ENGINE, METHOD_NAMES, MODEL, OUT, PROOF, Radius
+from lpverify.cli.options import CLIP, DATA, ENGINE, METHOD_NAMES, MODEL, OUT, PROOF, SOLVER, Radius
 
 
 @click.command()
@@ -16,15 +16,17 @@ from lpverify.cli.options import CLIP, DATA, ENGINE, METHOD_NAMES, MODEL, OUT, P
 @click.option("--max-eps", "eps", type=Radius(), default="1", show_default=True, help="No radius above this is tried.")
 @CLIP
 @click.option("--method", type=click.Choice(("auto", *METHOD_NAMES)), default="auto", show_default=True,
-              help="The bound that certifies; auto is crown.")  # fmt: skip
+              help="The bound that certifies: auto is crown; milp certifies by lp-tight and claims more.")  # fmt: skip
 @PROOF
+@SOLVER
 @ENGINE
 @OUT
 def radius(model: Path, out: Path, overwrite: bool, **given: Any) -> None:
-    """Find for each example the largest eps that can be certified, and a larger one that an attack breaks.
+    """Find for each example the largest eps that can be certified, and a larger one at which a counterexample is known.
 
-    Writes RUN/radii.jsonl (one line an example: index, label, certified, attacked, seconds, certificate) and
-    the certificates, which `lpverify check RUN` judges again. The attacked radius is a report, not a claim.
+    Writes RUN/radii.jsonl (one line an example: index, label, certified, attacked, exact_lower, exact_upper, method,
+    reason, seconds, certificate, counterexample), the certificates and the nearest counterexamples, which
+    `lpverify check RUN` judges again. exact_lower is what a solver claims: a report, not a proof.
     """
     from lpverify.cli.loading import describe, load_job, make_settings, provenance
     from lpverify.radius import radii
