@@ -356,7 +356,8 @@ class Network:
         tensors: list[Tensor] = []
         for linear in node.maps:
             linear.map_tensors(lambda t: tensors.append(t) or t)  # type: ignore[func-returns-value]
-        versions = [t._version for t in tensors]
+        # Tensors of inference mode never change and count no versions.
+        versions = [0 if t.is_inference() else t._version for t in tensors]
         kept = self._matrices.get(index)
         if kept is None or kept[0] != versions:
             kept = self._matrices[index] = (versions, [linear.matrix() for linear in node.maps])

@@ -99,13 +99,14 @@ def run_batch(
     settings = session.settings
     region = settings.region(torch.as_tensor(x).double())
     batch = Batch(indices, x, claims, spec, region, labels)
+    stages = [*_stages(session), _prove_margins]
     began = time.perf_counter()
     limit = None if settings.timeout is None else began + settings.timeout * len(x)
     nothing = np.full(tuple(spec.d.shape), np.nan)
     progress = Progress(
         nothing, margins=nothing.copy(), claimed=nothing.copy(), seconds=np.zeros(len(x)), deadline=limit
     )
-    for stage in [*_stages(session), _prove_margins]:
+    for stage in stages:
         waiting = progress.open(batch)
         if not waiting:
             break

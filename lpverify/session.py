@@ -65,6 +65,7 @@ class Session:
                 f"here some were folded or stored wider ({'; '.join(network.notes) or 'float64 weights'})"
             )
         self._pool: Pool[Any, Any] = Pool(_Worker(exact), settings.workers, _memory(settings.workers))
+        self._required: set[str] = set()
 
     def __enter__(self) -> Session:
         return self
@@ -83,10 +84,15 @@ class Session:
         return self.settings.batch_size or shared
 
     def method(self, name: str, **options: Any) -> AbstractBoundMethod:
-        """The method of this name, with the settings' solver options and ``options`` where it has such fields."""
+        """The method of this name, with the settings' solver options and ``options`` where it has such fields.
+
+        Raises:
+            UsageError: if it cannot do what the settings ask on this network.
+        """
         kind, settings = METHODS[name], self.settings
         known = {field.name for field in fields(kind)}
         given = {
+            "solver": settings.solver,
             "backend": BACKENDS[settings.backend](solver=settings.solver, seed=settings.seed),
             "time_limit": math.inf if settings.time_limit is None else settings.time_limit,
             "seconds": EXAMPLE_SECONDS if settings.timeout is None else settings.timeout,
@@ -95,7 +101,13 @@ class Session:
         }
         if name == "alpha":
             del given["seconds"]
-        return kind(**{option: value for option, value in given.items() if option in known})
+        method = kind(**{option: value for option, value in given.items() if option in known})
+        if method.isolated and name not in self._required:
+            for refused in self.run([_Require(method, settings.norm)], EXAMPLE_SECONDS):
+                if refused:
+                    raise UsageError(refused.reason if isinstance(refused, Failure) else refused)
+            self._required.add(name)
+        return method
 
     def bound(self, method: AbstractBoundMethod, region: Region, spec: Specification) -> BoundResult:
         """A method's bounds of a batch, in the engine's arithmetic; gradients only where the method takes them."""
@@ -125,6 +137,21 @@ class Session:
             seconds: what a task should take; one that takes longer by GRACE_SECONDS is ended.
         """
         return self._pool.map(tasks, limit=seconds + GRACE_SECONDS)
+
+
+@dataclass(frozen=True, eq=False)
+class _Require:
+    """A worker's first task for a method: why it cannot be used, or nothing."""
+
+    method: AbstractBoundMethod
+    norm: str
+
+    def __call__(self, network: Network) -> str:
+        try:
+            self.method.require(network, self.norm)
+        except UsageError as error:
+            return str(error)
+        return ""
 
 
 @dataclass(frozen=True, eq=False)

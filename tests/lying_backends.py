@@ -90,6 +90,10 @@ class LyingBackend(AbstractBackend):
     def start(self, program: Program) -> AbstractSession:
         raise NotImplementedError
 
+    def solve(self, program: Program, *, time_limit: float = math.inf, stop_at: float | None = None) -> Solution:
+        """Honest, as methods try one column so before a run."""
+        return HighsBackend().solve(program, time_limit=time_limit, stop_at=stop_at)
+
 
 class FaultySession(AbstractSession):
     """``fault`` happens instead of a solve."""
@@ -120,3 +124,7 @@ class FaultyBackend(AbstractBackend):
 
     def start(self, program: Program) -> AbstractSession:
         raise NotImplementedError
+
+    def solve(self, program: Program, *, time_limit: float = math.inf, stop_at: float | None = None) -> Solution:
+        """Honest, as methods try one column so before a run."""
+        return HighsBackend().solve(program, time_limit=time_limit, stop_at=stop_at)

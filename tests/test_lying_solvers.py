@@ -18,6 +18,7 @@ from lpverify.certificate import rigorous
 from lpverify.certificate.exact import check as check_exactly
 from lpverify.certificate.graph import parse_network
 from lpverify.certificate.proof import decode
+from lpverify.errors import UsageError
 from lpverify.network import Network
 from lpverify.problem import Specification, ball
 from lpverify.result import Result, Verdict
@@ -138,3 +139,21 @@ def test_a_solver_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     (found,) = verify(network, x[:1], y[:1], "0.4", method="lp", backend="faulty", solver="hang", timeout=1.0)
     assert found.verdict is UNKNOWN and "exceeded its limit" in found.reason
     assert time.monotonic() - start < 60
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "lp", "norm": "2"}, "cannot handle a second-order cone"),
+        ({"method": "lp", "solver": "GLPK"}, "'GLPK' is unknown"),
+        ({"method": "milp", "backend": "cvxpy", "solver": "CLARABEL"}, "CLARABEL"),
+        ({"method": "sdp"}, "hidden layer"),
+    ],
+)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_a_method_cannot_do_is_refused_before_the_run(
+    options: dict[str, str], message: str, workers: int
+) -> None:
+    network, x, y = case("deep")
+    with pytest.raises(UsageError, match=message):
+        verify(network, x, y, "0.1", workers=workers, **options)

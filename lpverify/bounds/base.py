@@ -95,6 +95,14 @@ class AbstractBoundMethod(abc.ABC):
     def bound(self, network: Network, region: Region, spec: Specification) -> BoundResult:
         """Lower bounds of the claim's rows for every example; shapes as in BoundResult."""
 
+    def require(self, network: Network, norm: str) -> None:
+        """Refuse what this method cannot do at all, before a run begins; by default nothing.
+
+        Raises:
+            UsageError: for a network, norm or solver that it does not take.
+        """
+        return
+
 
 def count_unstable(layers: dict[int, LayerBounds]) -> dict[str, float]:
     """The mean number of unstable neurons an example."""

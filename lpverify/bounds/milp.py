@@ -13,7 +13,7 @@ from lpverify.backends.base import AbstractBackend, Status
 from lpverify.backends.highs import HighsBackend
 from lpverify.bounds.base import AbstractBoundMethod, BoundResult
 from lpverify.bounds.lp_tight import LPTightBound
-from lpverify.bounds.solving import Account, exact_network, singles, stack
+from lpverify.bounds.solving import Account, exact_network, require_backend, singles, stack
 from lpverify.encode import encode
 from lpverify.network import Network, as_numpy
 from lpverify.problem import Region, Specification
@@ -52,6 +52,9 @@ class MILPBound(AbstractBoundMethod):
         network = exact_network(network)
         with torch.no_grad():
             return stack([self._one(network, *part) for part in singles(region, spec)])
+
+    def require(self, network: Network, norm: str) -> None:
+        require_backend(self.backend, norm, milp=True)
 
     def _one(self, network: Network, region: Region, spec: Specification) -> BoundResult:
         deadline = time.perf_counter() + self.seconds

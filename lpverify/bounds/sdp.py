@@ -81,11 +81,7 @@ class SDPBound(AbstractBoundMethod):
             UsageError: for another network or region, too many neurons, or an unknown solver.
             SolverError: if cvxpy is missing.
         """
-        if self.solver not in ("", *_TIME_LIMITS):
-            raise UsageError(f"sdp: solver {self.solver!r} is not one of {', '.join(_TIME_LIMITS)}")
-        _require_one_hidden_layer(network)
-        if not isinstance(region, Box):
-            raise UsageError(f"sdp: the region is an l{region.norm} ball; give an l-infinity box, or use lp")
+        self.require(network, "inf" if isinstance(region, Box) else region.norm)
         network = exact_network(network)
         with torch.no_grad():
             parts = list(singles(region, spec))
@@ -93,6 +89,13 @@ class SDPBound(AbstractBoundMethod):
             for example, ((box, _), root) in enumerate(zip(parts, roots, strict=True)):
                 self._require_small(example, box, root)
             return stack([self._one(network, *part, root) for part, root in zip(parts, roots, strict=True)])
+
+    def require(self, network: Network, norm: str) -> None:
+        if self.solver not in ("", *_TIME_LIMITS):
+            raise UsageError(f"sdp: solver {self.solver!r} is not one of {', '.join(_TIME_LIMITS)}")
+        _require_one_hidden_layer(network)
+        if norm != "inf":
+            raise UsageError(f"sdp: the region is an l{norm} ball; give an l-infinity box, or use lp")
 
     def _require_small(self, example: int, region: Region, root: Root) -> None:
         n, k = int((region.box.radius > 0).sum()), int(root.layers[2].unstable.sum())

@@ -10,14 +10,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
 from torch import Tensor
 
-from lpverify.backends.base import AbstractSession, Solution, Status
+from lpverify.backends.base import AbstractBackend, AbstractSession, Solution, Status
 from lpverify.bounds.base import BoundResult, Multipliers
 from lpverify.encode import Encoder
+from lpverify.errors import SolverError, UsageError
 from lpverify.network import Network
 from lpverify.problem import LayerBounds, Region, Specification
-from lpverify.program import Array
+from lpverify.program import Array, Cone, Program
 
 
 @dataclass(eq=False)
@@ -143,6 +145,28 @@ def _duals(result: BoundResult, index: int) -> Tensor:
     """The multipliers of one example's rows at a ReLU, (1, m, n_k); zeros where it has none."""
     shape = *result.margins.shape, result.layers[index].lower.shape[1]
     return result.multipliers.duals.get(index, result.margins.new_zeros(shape))
+
+
+def require_backend(backend: AbstractBackend, norm: str, *, milp: bool) -> None:
+    """Have a backend solve one column, whole or in a cone as the programs of a method will be.
+
+    Raises:
+        UsageError: if it cannot.
+    """
+    one = np.ones(1)
+    cone = Cone(np.zeros(1, dtype=np.int64), one, 0.5) if norm == "2" else None
+    rows = sparse.csr_array(one[:, None])
+    tiny = Program(one, rows, 0 * one, 3 * one, 0 * one, 2 * one, np.array([milp]), cone=cone)
+    try:
+        found = backend.solve(tiny, time_limit=60.0)
+    except SolverError as error:
+        raise UsageError(str(error)) from None
+    if found.status is not Status.OPTIMAL:
+        kind = ("MILPs" if milp else "LPs") + (" with a cone" if norm == "2" else "")
+        raise UsageError(
+            f"backend {backend.name}: solver {backend.solver or 'of its choice'} does not solve {kind} here "
+            f"({found.message or found.status.value}); give another --backend or --solver"
+        )
 
 
 def exact_network(network: Network) -> Network:

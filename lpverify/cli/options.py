@@ -19,7 +19,7 @@ from lpverify.errors import CertificateError
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 QUICK_METHODS = ("interval", "dual", "crown", "alpha")
-METHOD_NAMES = (*QUICK_METHODS, "lp", "lp-tight", "milp")
+METHOD_NAMES = (*QUICK_METHODS, "lp", "lp-tight", "milp", "sdp")
 BACKEND_NAMES = ("highs", "cvxpy", "pulp")
 NORMS = ("inf", "2", "1")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -197,7 +197,7 @@ PROOF = Options((
 
 SOLVER = Options((
     click.option("--backend", type=click.Choice(BACKEND_NAMES), default="highs", show_default=True,
-                 help="The solver interface of the methods lp, lp-tight and milp."),
+                 help="The solver interface of lp, lp-tight and milp."),
     click.option("--solver", default="", metavar="NAME", help="Which of the interface's solvers; its first choice by "
                  "default."),
     click.option("--time-limit", type=Positive(), metavar="S", help="Seconds for one LP or MILP."),
