@@ -189,8 +189,12 @@ def cvxpy_matrices(form: str) -> Callable[[Image], Rows]:
     return start
 
 
-def cvxpy_parameter(form: str) -> Callable[[Image], Rows]:
-    """One problem whose objective is a parameter (DPP): compiled once, solved again for every row."""
+def cvxpy_parameter(form: str, *, warm: bool) -> Callable[[Image], Rows]:
+    """One problem whose objective is a parameter (DPP): compiled once, solved again for every row.
+
+    Args:
+        warm: hand each solution to the next solve, as cvxpy does by default; it does not always pay.
+    """
 
     def start(image: Image) -> Rows:
         made = FORMS[form](image)
@@ -200,7 +204,7 @@ def cvxpy_parameter(form: str) -> Callable[[Image], Rows]:
 
         def solve(i: int) -> float:
             costs.value = made.objectives[i]
-            return float(made.offsets[i]) + _cvxpy_solve(problem)
+            return float(made.offsets[i]) + _cvxpy_solve(problem, warm=warm)
 
         return solve
 
@@ -282,7 +286,10 @@ def _cvxpy_constraints(program: Program) -> tuple[cp.Variable, list[Any]]:
     return x, constraints
 
 
-def _cvxpy_solve(problem: cp.Problem) -> float:
-    """The optimum by HiGHS on one thread; NaN for any other status."""
-    problem.solve(solver=cp.HIGHS, threads=1)
+def _cvxpy_solve(problem: cp.Problem, *, warm: bool = False) -> float:
+    """The optimum by HiGHS on one thread; NaN for any other status and where the solver fails."""
+    try:
+        problem.solve(solver=cp.HIGHS, threads=1, warm_start=warm)
+    except cp.SolverError:
+        return float("nan")
     return float(problem.value) if problem.status == cp.OPTIMAL else float("nan")

@@ -8,8 +8,9 @@ CROWN's; what it is timed for is everything from there to the nine values: build
 turns image by image. A contender solves as many rows of each image as its ``--seconds`` of CPU time allow, at least
 one, and stops when they are spent; fewer rows than nine are extrapolated by their mean.
 
-``lp_speed_images.csv`` has a line for each contender and image, ``lp_speed.csv`` the medians over the images. Exit
-code 1 says that some optimum disagrees with lpverify's by more than 1e-5, relative to 1 + |value|.
+``lp_speed_images.csv`` has a line for each contender and image, ``lp_speed.csv`` the medians over the images;
+``failed`` counts rows without an optimum. Exit code 1 says that some optimum disagrees with lpverify's by more than
+1e-5, relative to 1 + |value|.
 """
 
 from __future__ import annotations
@@ -61,12 +62,12 @@ SUBJECTS = {
 }
 OURS = "lpverify lp"
 RAW = (
-    "subject", "image", "contender", "form", "rows", "setup_cpu", "row_cpu", "total_cpu", "total_wall", "difference",
-    "other_share",
+    "subject", "image", "contender", "form", "rows", "setup_cpu", "row_cpu", "total_cpu", "total_wall", "failed",
+    "difference", "other_share",
 )  # fmt: skip
 COLUMNS = (
     "subject", "contender", "form", "network", "eps", "clipped", "images", "rows", "total_cpu", "total_wall",
-    "times_slower", "largest_difference", "other_share", "machine",
+    "times_slower", "failed", "largest_difference", "other_share", "machine",
 )  # fmt: skip
 TOLERANCE = 1e-5
 
@@ -100,7 +101,8 @@ def contenders(names: list[str]) -> list[Contender]:
     for form in ("layers", "program"):
         found += [
             Contender("cvxpy, matrices", form, cvxpy_matrices(form)),
-            Contender("cvxpy, parameter", form, cvxpy_parameter(form)),
+            Contender("cvxpy, parameter", form, cvxpy_parameter(form, warm=False)),
+            Contender("cvxpy, parameter, warm", form, cvxpy_parameter(form, warm=True)),
             Contender("scipy linprog", form, scipy_linprog(form)),
             Contender("PuLP CBC", form, pulp_model(form, "CBC")),
             Contender("PuLP HiGHS", form, pulp_model(form, "HiGHS")),
@@ -148,7 +150,7 @@ def run(contender: Contender, image: Image, rows: int, most: int, reference: Row
     line: dict[str, object] = {
         "rows": rows, "setup_cpu": setup.cpu, "row_cpu": solving.cpu / rows,
         "total_cpu": setup.cpu + solving.cpu / rows * most, "total_wall": setup.wall + solving.wall / rows * most,
-        "difference": float("nan") if np.isnan(gaps).any() else max(gaps),
+        "failed": int(np.isnan(gaps).sum()), "difference": np.nanmax([0.0, *gaps]),
     }  # fmt: skip
     return line | ({"other_share": contender.start.other_share[-1]} if isinstance(contender.start, Ours) else {})
 
@@ -161,19 +163,19 @@ def summary(raw: Table, out: Path) -> bool:
         rows = [r for r in raw.lines if (r["subject"], r["contender"], r["form"]) == (subject, contender, form)]
         ours = {r["image"]: r for r in raw.lines if (r["subject"], r["contender"]) == (subject, OURS)}
         base = median(float(ours[r["image"]]["total_cpu"]) for r in rows)
-        gaps = [float(r["difference"]) for r in rows]
         shares = [float(r["other_share"]) for r in rows if r["other_share"]]
         total, where = median(float(r["total_cpu"]) for r in rows), SUBJECTS[subject]
         table.add(
             subject=subject, contender=contender, form=form, network=NETWORKS[where.network], eps=where.eps,
             clipped=where.clipped, images=len(rows), rows=sum(int(r["rows"]) for r in rows), total_cpu=total,
             total_wall=median(float(r["total_wall"]) for r in rows), times_slower=total / base,
-            largest_difference=float("nan") if np.isnan(gaps).any() else max(gaps),
+            failed=sum(int(r["failed"]) for r in rows), largest_difference=max(float(r["difference"]) for r in rows),
             other_share=median(shares) if shares else "", machine=about,
         )  # fmt: skip
         last = table.lines[-1]
         print(f"{subject:20s} {contender:26s} {form:8s} {last['images']:>3s} images {last['rows']:>4s} rows "
-              f"{total:9.3f} s {total / base:7.1f} times, difference {last['largest_difference']}")  # fmt: skip
+              f"{total:9.3f} s {total / base:7.1f} times, difference {last['largest_difference']}, "
+              f"failed {last['failed']}")  # fmt: skip
     return all(float(line["largest_difference"]) <= TOLERANCE for line in table.lines)
 
 
