@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import math
 import os
 import signal
@@ -15,7 +16,7 @@ import highspy
 import numpy as np
 import pytest
 from programs import LPS, MIPS, boxed_lp, market_split
-from random_programs import program
+from random_programs import EDGES, program
 
 from lpverify.backends import CvxpyBackend, HighsBackend, Status
 from lpverify.backends.scaling import equilibrate
@@ -157,3 +158,15 @@ def test_sessions_are_freed() -> None:
     del session
     gc.collect()
     assert solver() is None
+
+
+def test_presolve_keeps_the_optimum_of_a_small_milp() -> None:
+    """HiGHS 1.14.0 reduces this one wrongly and calls another value optimal (its issue 2957)."""
+    given = EDGES["binaries"]
+    whole = np.array(list(itertools.product((0.0, 1.0), repeat=3)))
+    # The last column covers what the others take beyond the row's 3, at a cost of 1 for each 1.5.
+    rest = np.maximum(whole @ given.A.toarray()[0, :3] - 3.0, 0.0) / 1.5
+    best = float((whole @ given.objective[:3] + rest)[rest <= 1].min())
+    found = HighsBackend().solve(given)
+    assert found.status is Status.OPTIMAL and found.objective == pytest.approx(best, abs=1e-9)
+    assert found.bound <= best + 1e-9
