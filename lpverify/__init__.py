@@ -3,10 +3,11 @@
 A network, a set of inputs and a claim about the outputs come in. A checkpoint, a torch module or an ONNX file
 is lowered to one graph of affine and ReLU nodes (``lowering``, ``network``). Attacks look for a counterexample
 and bound methods for a proof (``attack``, ``bounds``), some of them by solving linear programs and MILPs that
-``encode`` makes and ``backends`` hand to solvers; none of them is trusted. A bound method only proposes dual multipliers, from which a small checker recomputes the bound with every rounding accounted for
-(``certificate``); only that checker writes ``verified``, and only a point that was evaluated exactly writes
-``falsified``. ``verify`` runs these stages until every example is decided, ``run_folder`` keeps results and
-evidence on disk, and ``lpverify check`` judges them again from the files alone.
+``encode`` makes and ``backends`` hand to solvers; none of them is trusted. A bound method only proposes dual
+multipliers, from which a small checker recomputes the bound with every rounding accounted for (``certificate``);
+only that checker writes ``verified``, and only a point that was evaluated exactly writes ``falsified``. ``verify``
+runs these stages until every example is decided, ``run_folder`` keeps results and evidence on disk, and
+``lpverify check`` judges them again from the files alone.
 
     import lpverify
     results = lpverify.verify(model, x, y, eps="0.1", clip=("0", "1"))
