@@ -27,7 +27,7 @@ from lpverify.errors import SoundnessError
 from lpverify.evidence import certificate
 from lpverify.network import Network, as_numpy
 from lpverify.problem import Region, Specification, row_products
-from lpverify.result import Counterexample, Result, Verdict
+from lpverify.result import UNCERTIFIED, Counterexample, Result, Verdict
 from lpverify.session import Session
 from lpverify.witness import rounding_error, witness_at
 from lpverify.workers import Failure
@@ -342,7 +342,7 @@ def _certify(
     for i, outcome in _judge(session, batch, progress, hopeful):
         # What the checker refused is open again: the next stage must not take the engine's word for it.
         progress.best[i] = outcome.margins
-        progress.reasons[i] = f"uncertified: {method} claims a proof, but the checker found {outcome.message}"
+        progress.reasons[i] = f"{UNCERTIFIED}: {method} claims a proof, but the checker found {outcome.message}"
 
 
 def _prove_margins(session: Session, batch: Batch, progress: Progress) -> None:

@@ -30,7 +30,7 @@ from lpverify.evidence import certificate
 from lpverify.network import Network, as_numpy
 from lpverify.problem import Specification, ball
 from lpverify.radius_search import TOLERANCE, FoundRadius, SearchRadius, decimal_above, decimal_below
-from lpverify.result import Counterexample
+from lpverify.result import UNCERTIFIED, Counterexample
 from lpverify.run_folder import witness_of
 from lpverify.session import EXAMPLE_SECONDS, Session, Solve
 from lpverify.settings import Settings
@@ -257,7 +257,7 @@ def _search(session: Session, examples: list[Example], name: str) -> None:
             continue
         example.seconds += found.seconds
         if found.eps is not None and found.bound is not None and not _accepted_near(session, example, name, found):
-            example.reasons.append(f"uncertified: {name} claims radius {found.eps}")
+            example.reasons.append(f"{UNCERTIFIED}: {name} claims radius {found.eps}")
 
 
 def _accepted_near(session: Session, example: Example, name: str, found: FoundRadius) -> bool:

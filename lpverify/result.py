@@ -19,6 +19,10 @@ class Verdict(enum.StrEnum):
     UNKNOWN = "unknown"
 
 
+# How the reason begins where a method claims a proof that the checker does not find.
+UNCERTIFIED = "uncertified"
+
+
 @dataclass(frozen=True, eq=False)
 class Counterexample:
     """A point of the exact input set where the claim fails.

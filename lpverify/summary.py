@@ -14,15 +14,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lpverify import __version__
-from lpverify.result import Result, Verdict
+from lpverify.result import UNCERTIFIED, Result, Verdict
 
 if TYPE_CHECKING:
     from lpverify.radius import RadiusResult
 
 T = TypeVar("T")
 
-# How the reason of an unknown result begins when a method claims a proof that the checker did not find.
-UNCERTIFIED = "uncertified"
 PACKAGES = (
     "torch", "numpy", "scipy", "highspy", "cvxpy", "clarabel", "pulp", "onnx", "safetensors", "scikit-learn"
 )  # fmt: skip

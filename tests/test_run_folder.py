@@ -43,7 +43,8 @@ def test_a_line_is_on_disk_as_soon_as_it_is_added_and_names_its_evidence(tmp_pat
         (line,) = records(run.path)
         assert line == {
             "index": 12, "label": 1, "predicted": 1, "verdict": "verified", "reason": "", "method": "crown",
-            "margin_lower": 0.25, "margin_claimed": None, "seconds": 0.125, "certificate": "certificates/000012.lpcert", "counterexample": None,
+            "margin_lower": 0.25, "margin_claimed": None, "seconds": 0.125,
+            "certificate": "certificates/000012.lpcert", "counterexample": None,
         }  # fmt: skip
         assert (run.path / "certificates/000012.lpcert").read_bytes() == b"proof"
         run.add(falsified(7), CLAIM)
