@@ -17,7 +17,7 @@ from lpverify.bounds.alpha import AlphaBound
 from lpverify.bounds.base import AbstractBoundMethod, BoundResult, LemmaRows, Multipliers, count_unstable
 from lpverify.bounds.crown import CrownBound
 from lpverify.bounds.root import Root, root_bounds
-from lpverify.bounds.solving import Account, bound_rows_by_lp, exact_network, require_backend, singles, stack
+from lpverify.bounds.solving import Account, bound_rows_by_lp, one_by_one, require_backend
 from lpverify.encode import Encoder, encode
 from lpverify.network import Network, as_numpy
 from lpverify.problem import Region, Specification
@@ -52,9 +52,7 @@ class LPBound(AbstractBoundMethod):
     stop_at_zero: bool = False
 
     def bound(self, network: Network, region: Region, spec: Specification) -> BoundResult:
-        network = exact_network(network)
-        with torch.no_grad():
-            return stack([self._one(network, *part) for part in singles(region, spec)])
+        return one_by_one(self._one, network, region, spec)
 
     def require(self, network: Network, norm: str) -> None:
         require_backend(self.backend, norm, milp=False)

@@ -18,7 +18,7 @@ from lpverify.bounds.base import AbstractBoundMethod, BoundResult, LemmaRows
 from lpverify.bounds.crown import CrownBound
 from lpverify.bounds.lp import lp_claim
 from lpverify.bounds.root import Root, root_bounds
-from lpverify.bounds.solving import Account, exact_network, require_backend, singles, stack
+from lpverify.bounds.solving import Account, one_by_one, require_backend
 from lpverify.encode import Encoder
 from lpverify.network import Affine, Network, as_numpy
 from lpverify.problem import LayerBounds, Region, Specification
@@ -58,9 +58,7 @@ class LPTightBound(AbstractBoundMethod):
     stop_at_zero: bool = False
 
     def bound(self, network: Network, region: Region, spec: Specification) -> BoundResult:
-        network = exact_network(network)
-        with torch.no_grad():
-            return stack([self._one(network, *part) for part in singles(region, spec)])
+        return one_by_one(self._one, network, region, spec)
 
     def require(self, network: Network, norm: str) -> None:
         require_backend(self.backend, norm, milp=False)

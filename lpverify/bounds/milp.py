@@ -13,7 +13,7 @@ from lpverify.backends.base import AbstractBackend, Status
 from lpverify.backends.highs import HighsBackend
 from lpverify.bounds.base import AbstractBoundMethod, BoundResult
 from lpverify.bounds.lp_tight import LPTightBound
-from lpverify.bounds.solving import Account, exact_network, require_backend, singles, stack
+from lpverify.bounds.solving import Account, one_by_one, require_backend
 from lpverify.encode import encode
 from lpverify.network import Network, as_numpy
 from lpverify.problem import Region, Specification
@@ -49,9 +49,7 @@ class MILPBound(AbstractBoundMethod):
     stop_at_zero: bool = False
 
     def bound(self, network: Network, region: Region, spec: Specification) -> BoundResult:
-        network = exact_network(network)
-        with torch.no_grad():
-            return stack([self._one(network, *part) for part in singles(region, spec)])
+        return one_by_one(self._one, network, region, spec)
 
     def require(self, network: Network, norm: str) -> None:
         require_backend(self.backend, norm, milp=True)

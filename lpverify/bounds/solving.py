@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -109,6 +109,16 @@ def bound_rows_by_lp(
             for k, v in encoder.multipliers(found.row_duals).items():
                 rows.duals[k][i] = v
     return rows
+
+
+Bound = Callable[[Network, Region, Specification], BoundResult]
+
+
+def one_by_one(bound: Bound, network: Network, region: Region, spec: Specification) -> BoundResult:
+    """The bounds of a batch by a method of single examples, in float64 on the CPU and without gradients."""
+    network = exact_network(network)
+    with torch.no_grad():
+        return stack([bound(network, *part) for part in singles(region, spec)])
 
 
 def singles(region: Region, spec: Specification) -> Iterator[tuple[Region, Specification]]:
