@@ -34,11 +34,22 @@ class RawArray:
 
     def values(self) -> array.array[Any]:
         """The entries in row-major order as a flat standard-library array."""
+        require_subnormals()
         flat: array.array[Any] = array.array(DTYPES[self.dtype])
         flat.frombytes(bytes(self.data))
         if sys.byteorder == "big":
             flat.byteswap()
         return flat
+
+
+def require_subnormals() -> None:
+    """Refuse to read numbers where this thread takes subnormal ones for zero: neither checker would be sound.
+
+    Raises:
+        CertificateError: if so, as after ``torch.set_flush_denormal(True)``.
+    """
+    if not sys.float_info.min / 2 > 0:
+        raise CertificateError("subnormal numbers count as zero here: torch.set_flush_denormal(False) before checking")
 
 
 @dataclass(frozen=True)

@@ -100,8 +100,8 @@ def _mismatch(network: ExactNetwork, sha256: str, claim: Claim) -> str:
 def _require_neurons(network: ExactNetwork, node: int, neurons: RawArray) -> None:
     if node >= len(network.nodes) or network.nodes[node].kind != "relu":
         raise CertificateError(f"certificate: node {node} is not a ReLU of the network")
-    if max(neurons.values(), default=0) >= network.nodes[node].size:
-        raise CertificateError(f"certificate: a neuron of node {node} is not below {network.nodes[node].size}")
+    if not all(0 <= n < network.nodes[node].size for n in neurons.values()):
+        raise CertificateError(f"certificate: a neuron of node {node} is not in 0..{network.nodes[node].size - 1}")
 
 
 def _rows(claim: Claim) -> Iterator[tuple[Row, Fraction]]:

@@ -72,8 +72,12 @@ def _misfit(network: Network, certificate: Certificate) -> str:
     for node, neurons in [(x.node, x.neurons) for x in (*certificate.tables(), *certificate.lemmas)]:
         if node >= len(network.nodes) or network.nodes[node].kind != "relu":
             return f"node {node} is not a ReLU"
-        if neurons.shape[0] and max(neurons.values()) >= network.nodes[node].size:
-            return f"node {node} has no neuron {max(neurons.values())}"
+        strangers = [n for n in neurons.values() if not 0 <= n < network.nodes[node].size]
+        if strangers:
+            return f"node {node} has no neuron {strangers[0]}"
+    for table in certificate.tables():  # a file is refused for this, but an object may not be from a file
+        if (np.diff(to_index(table.neurons)) <= 0).any():
+            return f"a table of node {table.node} lists a neuron twice or out of order"
     if any(network.nodes[network.nodes[x.node].inputs[0]].kind != "affine" for x in certificate.lemmas):
         return "a lemma is about a ReLU of the input"
     region = regions([claim])

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from lpverify.certificate.container import RawArray
+from lpverify.certificate.container import RawArray, require_subnormals
 from lpverify.certificate.graph import PlainMap
 
 Array = NDArray[np.float64]
@@ -25,6 +25,7 @@ MAX_WINDOW_MATRIX = 2**17
 
 def to_float(raw: RawArray) -> Array:
     """A raw array as float64 (exact for every dtype of the format but large int64)."""
+    require_subnormals()
     return np.frombuffer(raw.data, dtype=raw.dtype).reshape(raw.shape).astype(np.float64)
 
 

@@ -385,9 +385,9 @@ def test_unknown_nodes_and_neurons_are_named() -> None:
     for bad, message in (
         ({"lemmas": (lemma(9, [0], [0]),)}, "node 9 is not a ReLU"),
         ({"lemmas": (lemma(1, [0], [0]),)}, "node 1 is not a ReLU"),
-        ({"lemmas": (lemma(2, [3], [0]),)}, "a neuron of node 2 is not below 3"),
+        ({"lemmas": (lemma(2, [3], [0]),)}, "a neuron of node 2 is not in 0..2"),
         ({"lemmas": (lemma(2, [0], [0], (slopes(3, [0], [1.0]),)),)}, "node 3 is not a ReLU"),
-        ({"leaf": leaf([0], slopes(2, [4], [1.0]))}, "a neuron of node 2 is not below 3"),
+        ({"leaf": leaf([0], slopes(2, [4], [1.0]))}, "a neuron of node 2 is not in 0..2"),
     ):
         with pytest.raises(CertificateError, match=message):
             run(network, box([0, 0], [1, 1]), positive(network), **bad)

@@ -10,7 +10,9 @@ import torch
 from small_certificates import (
     affine_net,
     ball,
+    box,
     certificate,
+    duals,
     leaf,
     least_sampled,
     lemma,
@@ -123,6 +125,46 @@ def test_a_witness_with_a_margin_that_is_no_float() -> None:
     }  # fmt: skip
     with pytest.raises(CertificateError, match="margins"):
         decode_witness(pack(header, [raw_array(np.zeros(1))]))
+
+
+@pytest.mark.parametrize(("dtype", "tiny", "huge"), [(torch.float64, 1e-310, 1e308), (torch.float32, 1e-40, 1e38)])
+def test_nothing_is_checked_where_subnormal_numbers_count_as_zero(dtype: torch.dtype, tiny: float, huge: float) -> None:
+    # f = 0.001 - relu(tiny x) is about -0.009 at x = huge.
+    network = affine_net(([[tiny]], [0.0]), ([[-1.0]], [0.001])).to(dtype)
+    parsed, ready = plain(network), rigorous.Network(plain(network))
+    proof = certificate(parsed, box([huge], [huge]), positive(network))
+    assert both(network, proof) == (False, False)
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot flush subnormal numbers to zero")
+    try:
+        for attempt in (
+            lambda: rigorous.check(ready, [proof]),
+            lambda: rigorous.Network(parsed),
+            lambda: exact.check(parsed, proof),
+            lambda: decode(proof.encode()),
+        ):
+            with pytest.raises(CertificateError, match="subnormal"):
+                attempt()
+    finally:
+        torch.set_flush_denormal(False)
+    assert both(network, proof) == (False, False)
+
+
+@pytest.mark.parametrize(("neurons", "message"), [([0, 0], "twice"), ([-1, 0], "no neuron -1")])
+def test_a_neuron_listed_twice_in_memory_counts_once_or_is_refused(neurons: list[int], message: str) -> None:
+    # f = relu(x) - 1.25 on [1, 2] is -0.25 at x = 1; counted twice the multiplier 0.5 would prove 0.25.
+    network = affine_net(([[1.0]], [0.0]), ([[1.0]], [-1.25]))
+    twice = leaf([0], duals(2, neurons, [[0.5, 0.5]]))
+    proof = certificate(plain(network), box([1.0], [2.0]), positive(network), leaf=twice)
+    outcome = rigorous.check(rigorous.Network(plain(network)), [proof])[0]
+    assert not outcome.accepted and message in outcome.message
+    if min(neurons) < 0:
+        with pytest.raises(CertificateError, match=r"0\.\.0"):
+            exact.check(plain(network), proof)
+    else:
+        assert not exact.check(plain(network), proof).accepted
+    with pytest.raises(CertificateError):
+        decode(proof.encode())
 
 
 def convolution(in_shape: list[int], groups: int, padding: int, stride: int, weight: RawArray) -> bytes:
