@@ -45,9 +45,7 @@ def certificate(
         rows: the claim's rows that ``bound`` is about; those that it has no multipliers for follow its rule.
     """
     multipliers = bound.multipliers
-    lemmas = tuple(
-        lemma for stored in multipliers.lemmas for lemma in _lemma(stored, example, bound) if lemma is not None
-    )
+    lemmas = tuple(lemma for stored in multipliers.lemmas for lemma in _lemma(stored, example, bound))
     if not (multipliers.slopes or multipliers.duals) or not len(rows):
         return Certificate(network, semantics, multipliers.rule, claim, Leaf(NO_ROWS, ()), lemmas)
     own = list(range(len(rows)))

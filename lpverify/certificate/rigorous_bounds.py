@@ -6,7 +6,7 @@ For arbitrary vectors v at the pre-activations z (Wong & Kolter 2018, theorem 1,
     phi = min over z in {l, u} and, if l < 0 < u, 0 of w max(z, 0) - v z
 
 where w = the sum of W^T v over a node's consumers and [l, u] are bounds of z proved before. Floating point
-enters in three ways, and each is charged to a table before any row is multiplied, so that a checked bound
+enters in four ways, and each is charged to a table before any row is multiplied, so that a checked bound
 costs no more than an unchecked one:
 
     w is computed, not exact   a row v through W costs at most gamma_N |v|.(|W| H + |b|), where H bounds the
@@ -14,6 +14,9 @@ costs no more than an unchecked one:
                                error, which has the same form) moves the bias: v.b becomes v.b - |v|.E.
     v is rounded               any v is sound, only the phi of the rounded v differs: 8 u max(|l|, u, |b| + E).
     sums are rounded           gamma_N times the sum of the terms' magnitudes: 4 gamma_N of each table entry.
+    rows of readers are added  gamma_N |v| |z| more. At z > 0 this is at most |w| H, in the E above. At z < 0 it is at
+                               most the cut's charge for negative v; of positive v what is not cancelled by those
+                               or by other rows, which are charged, is in the sum, and met by E or the region below.
 
 A stored multiplier v is used as it stands, so that nothing about it is rounded; what it costs is charged where its
 row meets it (``rigorous_relu``), since both v and w are needed:
@@ -26,9 +29,9 @@ row meets it (``rigorous_relu``), since both v and w are needed:
 Together these are less than 4 gamma_N (|v| + |w|) (max(|l|, |u|) + |b| + E); twice that is taken off.
 
 N exceeds the number of all terms of one bound, gamma_N = N u / (1 - N u), u = 2^-53: any order of summation
-is covered (Higham 2002, section 3.1 and lemma 3.1). Underflow is charged absolutely. Overflow gives infinity or NaN:
-a bound that is either proves nothing, and every test is written so that NaN fails it. numpy only;
-nothing is taken from the engines.
+is covered (Higham 2002, section 3.1 and lemma 3.1). Underflow is charged absolutely, with subnormal
+numbers (``container`` refuses to read where there are none). Overflow gives infinity or NaN: a bound that is either
+proves nothing, and every test is written so that NaN fails it. numpy only; nothing is taken from the engines.
 """
 
 from __future__ import annotations
