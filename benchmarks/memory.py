@@ -103,9 +103,9 @@ def run_one(data: Path, job: dict[str, Any], limit_gib: float) -> None:
     from lpverify.evidence import ball_claim, certificate
     from lpverify.lowering.load import load_model
     from lpverify.network import as_numpy
-    from lpverify.session import Session
     from lpverify.problem import Specification
     from lpverify.serialize import raw_array
+    from lpverify.session import Session
     from lpverify.settings import Settings
 
     torch.set_num_threads(1)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 
-from lpverify.network import AbstractLinearMap, Affine, Conv2d, Dense, Diagonal, Input, Network, Sparse
+from lpverify.linear import AbstractLinearMap, Conv2d, Dense, Diagonal, Sparse
+from lpverify.network import Affine, Input, Network
 from lpverify.serialize import network_bytes
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from lpverify.certificate.container import RawArray, pack
 from lpverify.certificate.graph import FORMAT, VERSION
 from lpverify.errors import ModelError
-from lpverify.network import AbstractLinearMap, Affine, Conv2d, Dense, Diagonal, Input, Network, Sparse, as_numpy
+from lpverify.linear import AbstractLinearMap, Conv2d, Dense, Diagonal, Sparse
+from lpverify.network import Affine, Input, Network, as_numpy
 
 
 def raw_array(values: NDArray[Any]) -> RawArray:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lpverify.network import Affine, Dense, Diagonal, Input, Network, ReLU
+from lpverify.linear import Dense, Diagonal
+from lpverify.network import Affine, Input, Network, ReLU
 
 
 def _tensor(values: object) -> Tensor:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog
 from torch import Tensor
 
-from lpverify.network import Affine, Conv2d, Dense, Diagonal, Input, Network, Node, ReLU, Sparse, as_numpy
+from lpverify.linear import Conv2d, Dense, Diagonal, Sparse
+from lpverify.network import Affine, Input, Network, Node, ReLU, as_numpy
 from lpverify.problem import Ball, Region
 
 Array = NDArray[np.float64]

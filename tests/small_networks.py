@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lpverify.network import Affine, Conv2d, Dense, Input, Network, Node, ReLU
+from lpverify.linear import Conv2d, Dense
+from lpverify.network import Affine, Input, Network, Node, ReLU
 
 
 def dense_network(*layers: tuple[Tensor, Tensor]) -> Network:

@@ -20,7 +20,8 @@ from lpverify.attack.exact import exact_margins, inside, into_exact_box, into_in
 from lpverify.attack.membership import inside_intervals
 from lpverify.data import load_data
 from lpverify.errors import DataError, ModelError, ShapeError, UsageError
-from lpverify.network import Affine, Conv2d, Dense, Diagonal, Input, Network, ReLU, Sparse, as_numpy
+from lpverify.linear import Conv2d, Dense, Diagonal, Sparse
+from lpverify.network import Affine, Input, Network, ReLU, as_numpy
 from lpverify.problem import NORMS, Specification, ball
 
 CLIPS = (None, ("0", "1"))

@@ -14,7 +14,8 @@ from networks import CLASSES, NETWORKS, TINY, Clip, Random, chain, dense, enumer
 from torch import Tensor
 
 from lpverify.bounds import METHODS, AbstractBoundMethod, AlphaBound, BoundResult, CrownBound, DualBound, IntervalBound
-from lpverify.network import Affine, Conv2d, Dense, Input, Network, Node, ReLU
+from lpverify.linear import Conv2d, Dense
+from lpverify.network import Affine, Input, Network, Node, ReLU
 from lpverify.problem import NORMS, Box, Region, Specification, ball
 
 CASES: dict[str, AbstractBoundMethod] = {

@@ -23,7 +23,8 @@ from lpverify.backends.highs import HighsBackend
 from lpverify.bounds.root import root_bounds
 from lpverify.encode import Encoder, encode
 from lpverify.errors import ProgramError, UsageError
-from lpverify.network import Affine, Dense, Input, Network, ReLU, as_numpy
+from lpverify.linear import Dense
+from lpverify.network import Affine, Input, Network, ReLU, as_numpy
 from lpverify.problem import Ball, Box, LayerBounds, Region, Specification, ball
 from lpverify.program import Program
 

@@ -50,7 +50,8 @@ def test_verify_and_bounds_are_modules_that_can_be_called() -> None:
     import lpverify.bounds
     import lpverify.bounds.crown as crown_module
     import lpverify.verify as verify_module
-    from lpverify.network import Affine, Dense, Input, Network, torch
+    from lpverify.linear import Dense
+    from lpverify.network import Affine, Input, Network, torch
 
     weight, bias = torch.tensor([[2.0], [-1.0]], dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
     network = Network((Input((1,)), Affine((0,), (Dense(weight),), bias, (2,))))

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from lpverify.errors import UnsupportedLayerError
+from lpverify.linear import Conv2d, Dense, Sparse
 from lpverify.lowering import load_model
-from lpverify.network import Affine, Conv2d, Dense, Input, Network, Sparse
+from lpverify.network import Affine, Input, Network
 
 pytestmark = pytest.mark.shared
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lpverify.errors import ModelError, UnsupportedLayerError
+from lpverify.linear import Conv2d, Dense, Diagonal, Sparse
 from lpverify.lowering import lower_module, trace
-from lpverify.network import Affine, Conv2d, Dense, Diagonal, Network, ReLU, Sparse
+from lpverify.network import Affine, Network, ReLU
 
 Function = Callable[[Tensor], Tensor]
 

@@ -18,7 +18,8 @@ from lpverify.bounds.lp import LPBound
 from lpverify.bounds.root import root_bounds
 from lpverify.bounds.sdp import Lifted, SDPBound
 from lpverify.errors import UsageError
-from lpverify.network import Affine, Dense, Input, Network, ReLU, as_numpy
+from lpverify.linear import Dense
+from lpverify.network import Affine, Input, Network, ReLU, as_numpy
 from lpverify.problem import Box, Specification, ball
 
 

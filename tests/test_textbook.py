@@ -13,7 +13,8 @@ from networks import NETWORKS, Array, Random, chain, dense, enumerate_minimum, p
 
 from lpverify.bounds import CrownBound, IntervalBound
 from lpverify.errors import ShapeError, UsageError
-from lpverify.network import Affine, Dense, Input, Network, ReLU, as_numpy
+from lpverify.linear import Dense
+from lpverify.network import Affine, Input, Network, ReLU, as_numpy
 from lpverify.problem import Box, LayerBounds, Region, Specification, ball
 from lpverify.textbook import textbook
 

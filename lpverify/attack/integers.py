@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lpverify.network import AbstractLinearMap, Conv2d, Dense, Diagonal, Sparse, as_numpy
+from lpverify.linear import AbstractLinearMap, Conv2d, Dense, Diagonal, Sparse
+from lpverify.network import as_numpy
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.object_]

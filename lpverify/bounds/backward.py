@@ -15,7 +15,8 @@ from torch import Tensor
 from lpverify.bounds import patches
 from lpverify.bounds.patches import Patches
 from lpverify.bounds.relaxation import Relaxation
-from lpverify.network import AbstractLinearMap, Affine, Conv2d, Dense, Diagonal, Input, Network, ReLU
+from lpverify.linear import AbstractLinearMap, Conv2d, Dense, Diagonal
+from lpverify.network import Affine, Input, Network, ReLU
 from lpverify.problem import Ball, Region, dual_norm, row_products
 
 Rows = Tensor | Patches

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lpverify.network import Conv2d, Diagonal, Shape
+from lpverify.linear import Conv2d, Diagonal, Shape
 
 # Up to this many entries a convolution's transpose on one window is applied as one dense matrix.
 MAX_WINDOW_MATRIX = 2**17

@@ -18,9 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lpverify.errors import ModelError, UsageError
+from lpverify.linear import AbstractLinearMap, Conv2d, Dense, Shape
 from lpverify.lowering.graph import Item, Step, network
 from lpverify.lowering.maps import Gather, gather
-from lpverify.network import AbstractLinearMap, Conv2d, Dense, Input, Network, ReLU, Shape
+from lpverify.network import Input, Network, ReLU
 
 PerChannel = float | Sequence[float]
 

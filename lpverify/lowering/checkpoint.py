@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from lpverify import models
 from lpverify.arrayfile import read_npz
 from lpverify.errors import DataError, ModelError, UsageError
+from lpverify.linear import Shape
 from lpverify.lowering.builder import Builder, PerChannel
 from lpverify.lowering.modelfile import SAVE
 from lpverify.lowering.module import trace
-from lpverify.network import Network, Shape
+from lpverify.network import Network
 
 MAX_LAYERS = 64
 

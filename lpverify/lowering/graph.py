@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from lpverify.linear import AbstractLinearMap, Dense, Shape
 from lpverify.lowering.maps import Gather, add, applies_exactly, compose, sums_exact
-from lpverify.network import AbstractLinearMap, Affine, Dense, Input, Network, Node, ReLU, Shape
+from lpverify.network import Affine, Input, Network, Node, ReLU
 
 Term = tuple[int, AbstractLinearMap]
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lpverify.network import AbstractLinearMap, Conv2d, Dense, Diagonal, Shape, Sparse
+from lpverify.linear import AbstractLinearMap, Conv2d, Dense, Diagonal, Shape, Sparse
 
 
 @dataclass(frozen=True, eq=False)

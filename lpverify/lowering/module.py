@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from lpverify.errors import ModelError, UnsupportedLayerError
+from lpverify.linear import Shape
 from lpverify.lowering import torch_ops, torch_shapes
 from lpverify.lowering.builder import Builder, PerChannel, Value
 from lpverify.lowering.torch_table import BATCH, Context, constant
-from lpverify.network import Network, Shape
+from lpverify.network import Network
 
 OPERATORS = {**torch_ops.OPERATORS, **torch_shapes.OPERATORS}
 

@@ -12,10 +12,11 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from lpverify.errors import ModelError, UnsupportedLayerError, UsageError
+from lpverify.linear import Shape
 from lpverify.lowering import onnx_ops, onnx_shapes
 from lpverify.lowering.builder import Builder, PerChannel, Value
 from lpverify.lowering.onnx_table import Array, Context
-from lpverify.network import Network, Shape
+from lpverify.network import Network
 
 OPERATORS = {**onnx_ops.OPERATORS, **onnx_shapes.OPERATORS}
 # Before version 7, Add and its kin broadcast by attributes of their own.

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from lpverify.errors import ModelError
+from lpverify.linear import Shape
 from lpverify.lowering.builder import Builder, Value
-from lpverify.network import ReLU, Shape
+from lpverify.network import ReLU
 
 
 @dataclass(frozen=True)

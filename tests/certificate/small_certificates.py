@@ -16,7 +16,8 @@ from lpverify.certificate.claim import BallRegion, BoxRegion, Claim, LabelRows, 
 from lpverify.certificate.exact_region import region_ends
 from lpverify.certificate.graph import PlainNetwork, parse_network
 from lpverify.certificate.proof import Certificate, Duals, Leaf, Lemma, Slopes
-from lpverify.network import Affine, Conv2d, Dense, Diagonal, Input, Network, ReLU, Sparse
+from lpverify.linear import Conv2d, Dense, Diagonal, Sparse
+from lpverify.network import Affine, Input, Network, ReLU
 from lpverify.serialize import network_bytes, raw_array
 
 NO_ROWS = Leaf(raw_array(np.zeros(0, np.int32)), ())

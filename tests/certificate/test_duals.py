@@ -40,7 +40,8 @@ from lpverify.certificate.exact_bounds import root_state
 from lpverify.certificate.exact_linear import convert, scaled
 from lpverify.certificate.proof import RULES, SEMANTICS, Certificate, Duals, decode
 from lpverify.errors import CertificateError
-from lpverify.network import Affine, Dense, Input, Network, ReLU
+from lpverify.linear import Dense
+from lpverify.network import Affine, Input, Network, ReLU
 
 CASES = list(itertools.product(NETWORKS, range(5)))
 

@@ -44,7 +44,8 @@ from lpverify.certificate.exact_linear import convert, evaluate
 from lpverify.certificate.proof import RULES, Certificate, Witness
 from lpverify.data import load_data
 from lpverify.errors import CertificateError
-from lpverify.network import Affine, Dense, Input, Network, ReLU
+from lpverify.linear import Dense
+from lpverify.network import Affine, Input, Network, ReLU
 from lpverify.problem import Specification
 from lpverify.problem import ball as torch_ball
 from lpverify.serialize import network_bytes, raw_array

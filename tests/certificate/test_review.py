@@ -28,7 +28,8 @@ from lpverify.certificate.container import RawArray, pack
 from lpverify.certificate.graph import parse_network
 from lpverify.certificate.proof import Certificate, decode, decode_witness
 from lpverify.errors import CertificateError
-from lpverify.network import Affine, Input, Network, Sparse
+from lpverify.linear import Sparse
+from lpverify.network import Affine, Input, Network
 from lpverify.serialize import raw_array
 
 
