@@ -43,6 +43,8 @@ from lpverify.program import Array, Program
 GAP, SQUARES_GAP = 1e-5, 1e-6
 # MILPs that the tangents of one row may take, and linear programs for one activation pattern.
 ROUNDS, PATTERN_ROUNDS = 50, 30
+# Distances below this share of the radius are not resolved any further.
+LEAST = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +58,8 @@ class Distortion:
         row: the row that fails at ``point``, -1 without one.
         status: OPTIMAL, or INFEASIBLE if no point was found and every row is settled; LIMIT or FAILED otherwise.
         seconds: all of the time.
-        stats: rows solved as MILPs, their seconds and nodes, LPs for the bounds and their seconds, unstable neurons.
+        stats: rows solved as MILPs, their seconds and nodes, LPs for the bounds and their seconds, unstable neurons;
+            nothing where the claim fails at the input itself.
         message: what solvers that failed said.
     """
 
@@ -126,8 +129,13 @@ class _Search:
         self.nodes, self.unstable = 0, 0.0
 
     def run(self) -> Distortion:
+        """Every row that is open, the one with the least relaxed margin first."""
+        failing = self._at_the_input()
+        if failing is not None:
+            return failing
         margins, layers = self._relaxed()
-        limit, bound, point, row = self.task.radius, self.task.radius, None, -1
+        limit = bound = self.task.radius
+        nearest, point, row = math.inf, None, -1
         statuses = list[Status]()
         order = np.argsort(margins)
         for candidate in order[~(margins[order] > 0)].tolist():
@@ -136,15 +144,19 @@ class _Search:
             bound = min(bound, found.bound)
             if found.point is not None:
                 distance = distance_of(found.point - self.center, self.task.norm)
-                if distance <= limit:
-                    limit, point, row = distance, found.point, candidate
-        worst = next((s for s in (Status.FAILED, Status.LIMIT) if s in statuses), None)
+                if distance < nearest:
+                    nearest, point, row = distance, found.point, candidate
+                    limit = min(limit, nearest)
+        open_ = set(statuses) - {Status.OPTIMAL, Status.INFEASIBLE}
+        status = Status.INFEASIBLE if point is None else Status.OPTIMAL
+        if open_:
+            status = Status.LIMIT if open_ == {Status.LIMIT} else Status.FAILED
         return Distortion(
             bound=max(0.0, min(bound, limit)),
-            distance=math.inf if point is None else limit,
+            distance=nearest,
             point=point,
             row=row,
-            status=worst or (Status.INFEASIBLE if point is None else Status.OPTIMAL),
+            status=status,
             seconds=time.perf_counter() - self.began,
             stats={
                 "unstable": self.unstable,
@@ -157,6 +169,14 @@ class _Search:
             },
             message="; ".join(dict.fromkeys([*self.bounding.messages, *self.account.messages])),
         )
+
+    def _at_the_input(self) -> Distortion | None:
+        """The answer 0 where the claim fails at the input itself, if the clip holds that."""
+        clip, x = self.task.clip, torch.as_tensor(self.center)[None]
+        least, row = self.spec.margins(self.network.forward(x))[0].min(0)
+        if float(least) > 0 or (clip is not None and not bool(((x >= clip[0]) & (x <= clip[1])).all())):
+            return None
+        return Distortion(0.0, 0.0, self.center, int(row), Status.OPTIMAL, time.perf_counter() - self.began, {})
 
     def _relaxed(self) -> tuple[Array, dict[int, LayerBounds]]:
         """The rows' lower bounds (m,) over the whole ball, and the pre-activation bounds that the MILPs build on.
@@ -251,7 +271,7 @@ class _Tangents:
             distance = distance_of(self._step(x), "2") * self.unit
             if distance < nearest or point is None:
                 nearest, point = min(distance, nearest), self.inputs.at(x)
-            if nearest < self.limit / 2:
+            if LEAST * self.search.task.radius < nearest < self.limit / 2:
                 # In this unit the squares are so small that the solver's tolerances tell.
                 again = _Tangents(self.search, self.encoder, self.claim, nearest).run()
                 return replace(again, point=point if again.point is None else again.point)
