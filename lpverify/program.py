@@ -70,14 +70,16 @@ class Program:
                 raise ProgramError(f"program: {name} has shape {getattr(self, name).shape}, expected ({size},)")
         for name, values in (("objective", self.objective), ("A", self.A.data), ("offset", np.array([self.offset]))):
             if not np.isfinite(values).all():
-                raise ProgramError(f"program: {name} has {float(values[~np.isfinite(values)][0])!r}; entries must be finite")
+                odd = float(values[~np.isfinite(values)][0])
+                raise ProgramError(f"program: {name} has {odd!r}; entries must be finite")
         for name, low, high in (
             ("column", self.lower, self.upper),
             ("row", self.row_lower, self.row_upper),
         ):
             bad = np.flatnonzero(~((low <= high) & (low < np.inf) & (high > -np.inf)))
             if len(bad):
-                raise ProgramError(f"program: {name} {bad[0]} has bounds {float(low[bad[0]])!r} and {float(high[bad[0]])!r}")
+                ends = float(low[bad[0]]), float(high[bad[0]])
+                raise ProgramError(f"program: {name} {bad[0]} has bounds {ends[0]!r} and {ends[1]!r}")
         for name, names, size in (("column", self.column_names, n), ("row", self.row_names, m)):
             if len(names) not in (0, size):
                 raise ProgramError(f"program: {len(names)} {name} names for {size} {name}s")

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lpverify.attack import attack
-from lpverify.backends import Status
-from lpverify.bounds import METHODS, BoundResult, MILPBound
+from lpverify.backends import BACKENDS, Status
+from lpverify.bounds import METHODS, BoundResult
 from lpverify.certificate import rigorous
 from lpverify.distortion import Distortion, LeastDistortion, distance_of
 from lpverify.errors import SoundnessError
@@ -42,8 +42,10 @@ NEWTON_STEPS = 12
 ATTACK_HALVINGS = 10
 # A rejected certificate is tried again, smaller by TOLERANCE each time.
 ATTEMPTS = 4
-# A solver's point lies on the border of the failing set, up to its tolerances: it is moved on by such shares.
-PUSHES = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)
+# A solver's point lies on the border of the failing set, up to its tolerances: a descent of such shares of its
+# distance leads inside.
+PUSHES = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
+PUSH_STEPS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +132,9 @@ def radii(
     names = list(range(len(flat)) if indices is None else indices)
     settings = replace(settings, method="crown" if settings.method == "auto" else settings.method)
     with Session(network, settings) as session:
+        if certifier := _certifier(session):
+            # What it cannot do is refused before the run begins.
+            session.method(certifier)
         for start in range(0, len(flat), session.batch_size):
             part = slice(start, start + session.batch_size)
             yield from _batch(session, names[part], flat[part], labels[part])
@@ -144,18 +149,16 @@ def _batch(session: Session, names: list[int], x: NDArray[Any], y: NDArray[np.in
     examples = [
         Example(names[i], x[i], int(y[i]), spec.select([i]), bool(right[i])) for i in range(len(x))
     ]
-    name = session.settings.method
-    costly = METHODS[name].isolated
-    quick = "crown" if costly else name
+    name, certifier = session.settings.method, _certifier(session)
+    quick = "crown" if METHODS[name].isolated else name
     for example, eps in zip(examples, _newton(session, quick, points, spec, right).tolist(), strict=True):
         _prove(session, example, quick, eps)
     _attack(session, examples)
     share = (time.perf_counter() - began) / len(x)
     attacked = [example.distance for example in examples]
     claims: list[tuple[float, float]] = [(math.nan, math.nan)] * len(examples)
-    if costly:
-        # A MILP proves nothing: its radius is certified by the LPs that it begins with.
-        _search(session, examples, "lp-tight" if name == "milp" else name)
+    if certifier:
+        _search(session, examples, certifier)
     if name == "milp":
         claims = _exact(session, examples)
     for example, reached, (lower, upper) in zip(examples, attacked, claims, strict=True):
@@ -235,6 +238,18 @@ def _accept(session: Session, example: Example, name: str, eps: str, bound: Boun
     return True
 
 
+def _certifier(session: Session) -> str:
+    """The solver-backed method that raises CROWN's radii; empty for none.
+
+    A MILP proves nothing, so ``milp`` is certified by the LPs that it begins with; in l2 by CROWN alone, since solvers
+    of MILPs know no cone.
+    """
+    name, norm = session.settings.method, session.settings.norm
+    if name == "milp":
+        return "lp-tight" if norm != "2" else ""
+    return name if METHODS[name].isolated else ""
+
+
 def _search(session: Session, examples: list[Example], name: str) -> None:
     """Raise certified radii by a solver-backed method, in processes of its own; CROWN's stay where it fails."""
     settings = session.settings
@@ -287,14 +302,14 @@ def _exact(session: Session, examples: list[Example]) -> list[tuple[float, float
     """
     settings = session.settings
     limit, seconds = float(settings.eps), _seconds(session)
-    method = session.method("milp")
-    assert isinstance(method, MILPBound)
+    backend = BACKENDS[settings.backend](solver=settings.solver, seed=settings.seed)
+    time_limit = math.inf if settings.time_limit is None else settings.time_limit
     claims = [(math.nan, math.nan)] * len(examples)
     open_ = [i for i, e in enumerate(examples) if e.right and e.certified < min(limit, e.distance)]
     tasks = [
         LeastDistortion(
             examples[i].point, examples[i].spec, min(limit, examples[i].distance), settings.norm, settings.clip_floats,
-            method.backend, method.time_limit, max(1.0, seconds - examples[i].seconds),
+            backend, time_limit, max(1.0, seconds - examples[i].seconds),
         )
         for i in open_
     ]  # fmt: skip
@@ -313,18 +328,33 @@ def _claimed(session: Session, example: Example, found: Distortion) -> tuple[flo
     """The solver's lower bound and the distance of the nearest counterexample, after its point was evaluated."""
     began = time.perf_counter()
     if found.point is not None:
-        nearest = min(example.distance, float(session.settings.eps))
-        for share in PUSHES:
-            radius = found.distance * (1 + share)
-            point = example.x + (found.point - example.x) * (1 + share)
-            if not radius < nearest or _take(session, example, point, radius):
-                break
+        _push(session, example, found.point, found.distance)
     example.seconds += found.seconds + time.perf_counter() - began
     if found.status in (Status.LIMIT, Status.FAILED):
         example.reasons.append(f"milp: {found.status}" + (f" ({found.message})" if found.message else ""))
     if found.bound > example.distance:
         example.reasons.append(f"milp claims radius {found.bound:.9g}, but a counterexample is nearer")
     return max(found.bound, example.certified), example.distance
+
+
+def _push(session: Session, example: Example, point: NDArray[Any], distance: float) -> None:
+    """Take the nearest counterexample next to a solver's point, if there is one nearer than what is known."""
+    settings, start = session.settings, torch.as_tensor(point)[None]
+    if not bool(start.isfinite().all()):
+        return
+    nearest = min(example.distance, float(settings.eps))
+    for share in PUSHES:
+        radius = distance * (1 + share)
+        if not radius < nearest:
+            return
+        region = ball(example.point, radius, settings.norm, settings.clip_floats)
+        # Not the first point that fails in floating point: the one that fails most, for exact evaluation.
+        found = attack(
+            session.exact, region, example.spec, start=start, steps=PUSH_STEPS, restarts=1, step_size=share,
+            early_stop=False,
+        )  # fmt: skip
+        if _take(session, example, as_numpy(found.points[0]), radius):
+            return
 
 
 def _attack(session: Session, examples: list[Example]) -> None:

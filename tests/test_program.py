@@ -51,7 +51,7 @@ def test_new_rows_bind_the_columns() -> None:
 def test_misfits_are_refused() -> None:
     with pytest.raises(ProgramError, match="2 column names for 3 columns"):
         PROGRAM.with_columns(np.zeros(1), np.ones(1))
-    with pytest.raises(ProgramError, match="column 2 has bounds 1.0 and 0.0"):
+    with pytest.raises(ProgramError, match=r"column 2 has bounds 1\.0 and 0\.0"):
         PROGRAM.with_columns(np.ones(1), np.zeros(1), ["s"])
     with pytest.raises(ProgramError, match="1 row names for 2 rows"):
         PROGRAM.with_rows(sparse.csr_array((1, 2)), np.zeros(1), np.zeros(1))
