@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar
 
 import cvxpy as cp
@@ -17,7 +19,9 @@ from small_networks import dense_network
 
 from lpverify.attack import attack
 from lpverify.backends import AbstractBackend, AbstractSession, CvxpyBackend, HighsBackend, Solution, Status
+from lpverify.data import load_data
 from lpverify.distortion import Distortion, LeastDistortion, distance_of
+from lpverify.lowering import load_model
 from lpverify.network import Network
 from lpverify.problem import NORMS, Specification, ball
 from lpverify.program import Program
@@ -197,6 +201,27 @@ def test_a_worker_says_the_same() -> None:
         for task, there in zip(tasks, session.run(tasks, 60.0), strict=True):
             assert isinstance(there, Distortion)
             assert there.distance == task(network).distance
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("image", [492, *(pytest.param(i, marks=SLOW) for i in (8, 92, 241, 444, 448))])
+def test_published_distances(shared_data: Path, image: int) -> None:
+    """MIPVerify's least distances on WK17a: the least that any run proved, which other runs exceed by the spread."""
+    with (shared_data / "reference/wk17a_mipverify_samples.csv").open() as file:
+        line = next(line for line in csv.DictReader(file) if line["mnist_test_index"] == str(image))
+    published, spread = float(line["min_linf_distance"]), float(line["min_distance_spread"])
+    network = load_model(shared_data / "torch/mipverify/WK17a_linf0.1.pth", arch="small").to(torch.float64)
+    data = load_data("mnist", data_dir=shared_data / "datasets/mnist")
+    assert data.y is not None and data.y[image] == int(line["label"])
+    x = torch.as_tensor(data.x[image]).double().flatten()[None]
+    spec = Specification.label(torch.as_tensor(data.y[image : image + 1]), 10)
+    found = checked(network, LeastDistortion(x, spec, 1.02 * published, "inf", (0.0, 1.0)))
+    assert found.status is Status.OPTIMAL
+    assert found.bound == pytest.approx(published, abs=spread + 1e-8)
+    assert found.distance == pytest.approx(published, abs=spread + 1e-8)
 
 
 @dataclass(frozen=True)

@@ -56,10 +56,14 @@ def test_a_limit_that_can_be_reached_is_reached_at_once() -> None:
 
 
 @given(
-    zero=st.floats(1e-6, 1.0), below=st.just(0.0) | st.floats(0.01, 0.999), above=st.floats(1.001, 100.0),
+    zero=st.floats(1e-6, 1.0),
+    below=st.just(0.0) | st.floats(0.01, 0.999),
+    above=st.floats(1.001, 100.0),
     steps=st.lists(st.floats(1e-6, 1e6), min_size=2, max_size=6),
-)  # fmt: skip
-def test_whatever_the_function_the_bracket_holds_its_zero(zero: float, below: float, above: float, steps: list[float]) -> None:
+)
+def test_whatever_the_function_the_bracket_holds_its_zero(
+    zero: float, below: float, above: float, steps: list[float]
+) -> None:
     """A staircase that crosses zero at ``zero``: values tell nothing but their sign."""
 
     def function(eps: float) -> float:
