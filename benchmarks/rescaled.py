@@ -50,7 +50,7 @@ from lpverify.certificate import rigorous
 from lpverify.certificate.claim import LinearRows
 from lpverify.data import load_data
 from lpverify.encode import encode
-from lpverify.errors import LpverifyError
+from lpverify.errors import LpverifyError, UsageError
 from lpverify.evidence import ball_claim, certificate
 from lpverify.lowering import load_model
 from lpverify.network import Affine, Network
@@ -65,7 +65,7 @@ from lpverify.settings import Settings
 DIGITS = Path(__file__).resolve().parents[1] / "lpverify" / "assets" / "digits-pgd.safetensors"
 CLIP = ("0", "1")
 # Seconds for one MILP, and for an example of verify.
-LIMIT = 5.0
+LIMIT = 3.0
 RAW = (
     "network", "k", "backend", "way", "method", "instance", "kind", "eps", "status", "objective", "bound", "claim",
     "wrong", "accepted", "verdict", "cpu_s",
@@ -140,7 +140,9 @@ def rescale(network: Network, k: int) -> Network:
 
 def instances(network: Network, x: NDArray[np.float32], y: NDArray[np.int64], chosen: list[int]) -> Iterator[Instance]:
     """A falsifiable and a robust instance of each chosen image, by the network as it is."""
-    found = radii(network, x[chosen], y[chosen], Settings("1", clip=CLIP, method="lp", dtype="float64"), chosen)
+    settings = Settings("1", clip=CLIP, method="lp", dtype="float64")
+    with torch.enable_grad():
+        found = list(radii(network, x[chosen], y[chosen], settings, chosen))
     for radius in found:
         i, label = radius.index, int(y[radius.index])
         wide, narrow = f"{1.1 * radius.attacked:.6g}", f"{0.995 * radius.certified:.6g}"
@@ -192,12 +194,15 @@ def claim_of(found: Solution, *, milp: bool) -> str:
     return "falsified" if milp and found.objective <= 0 else "none"
 
 
-def verdict_of(network: Network, instance: Instance, name: str, backend: AbstractBackend, method: str) -> str:
-    """What lpverify says, in this process."""
-    (result,) = verify(
-        network, instance.x[None], None, instance.eps, claim=(instance.C, np.zeros(1)), clip=CLIP, method=method,
-        backend=backend.name, solver=backend.solver, workers=0, timeout=LIMIT,
-    )  # fmt: skip
+def verdict_of(network: Network, instance: Instance, backend: AbstractBackend, method: str) -> str:
+    """What lpverify says, in this process; "refused" for a solver that cannot do what the method needs."""
+    try:
+        (result,) = verify(
+            network, instance.x[None], None, instance.eps, claim=(instance.C, np.zeros(1)), clip=CLIP, method=method,
+            backend=backend.name, solver=backend.solver, workers=0, timeout=LIMIT,
+        )  # fmt: skip
+    except UsageError:
+        return "refused"
     return result.verdict.value
 
 
@@ -220,16 +225,15 @@ def measure(
                 for way in ("raw", "scaled"):
                     engine = RawBackend(inner=backend) if way == "raw" else backend
                     for method in arguments.methods:
-                        raw.add(network=name, k=k, backend=backend_name, way=way, method=method,
-                                **line(session, instance, engine, method, backend if k in arguments.verify_at
-                                       and way == "scaled" else None, backend_name))  # fmt: skip
+                        verifier = backend if way == "scaled" and k in arguments.verify_at else None
+                        answer = line(session, instance, engine, method, verifier)
+                        raw.add(network=name, k=k, backend=backend_name, way=way, method=method, **answer)
         print(f"  {name}, k {k}", flush=True)
 
 
 def line(
-    session: Session, instance: Instance, engine: AbstractBackend, method: str, verifier: AbstractBackend | None,
-    name: str,
-) -> dict[str, object]:  # fmt: skip
+    session: Session, instance: Instance, engine: AbstractBackend, method: str, verifier: AbstractBackend | None
+) -> dict[str, object]:
     """One answer and what became of it."""
     milp = method == "milp"
     with timed() as clock:
@@ -240,7 +244,7 @@ def line(
     if not milp and found.row_duals is not None:
         bound = LPBound(engine).bound(session.exact, region_of(instance), instance.spec)
         proved = accepted(session, instance, bound)
-    verdict = "" if verifier is None else verdict_of(session.exact, instance, name, verifier, method)
+    verdict = "" if verifier is None else verdict_of(session.exact, instance, verifier, method)
     return {
         "instance": instance.name, "kind": "falsifiable" if instance.falsifiable else "robust", "eps": instance.eps,
         "status": found.status.value, "objective": found.objective, "bound": found.bound, "claim": claim,
