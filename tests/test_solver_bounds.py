@@ -86,8 +86,6 @@ def test_order_and_exactness_against_enumeration(name: str) -> None:
 def test_the_row_duals_are_the_certificate(name: str, method: str) -> None:
     """The checker proves the LP's value to rounding, lemmas included; for a MILP, its LPs' value."""
     for norm, eps, clip in REGIONS:
-        if norm == "1" and clip is not None and name in ("conv", "uneven-conv", "residual", "uneven-residual"):
-            continue  # the engine bounds rows kept as windows over the ball and the box apart, the checkers over both
         network, x, region, spec = case(name, norm, eps, clip)
         y = network.forward(x).argmax(1)
         bound = (LPTightBound() if method == "milp" else METHODS[method]).bound(network, region, spec)

@@ -268,6 +268,8 @@ def _row_sums(values: Tensor, table: Tensor) -> Tensor:
 
 def _at_input(rows: Rows, region: Region) -> tuple[Tensor, Tensor]:
     """The least and the greatest value of every row over the region: two (B, m)."""
+    if isinstance(rows, Patches) and isinstance(region, Ball) and len(region.cut):
+        rows = rows.dense()  # a clipped ball's multiplier needs whole rows
     if not isinstance(rows, Patches):
         return region.extremes(rows)
     box = region.box
