@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,35 +20,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lpverify.attack import attack
 from lpverify.backends import BACKENDS, Status
 from lpverify.bounds import METHODS, BoundResult
 from lpverify.certificate import rigorous
-from lpverify.distortion import Distortion, LeastDistortion, distance_of
+from lpverify.distortion import Distortion, LeastDistortion
 from lpverify.errors import SoundnessError
 from lpverify.evidence import certificate
 from lpverify.network import Network, as_numpy
 from lpverify.problem import Specification, ball
-from lpverify.radius_search import TOLERANCE, FoundRadius, SearchRadius, decimal_above, decimal_below
-from lpverify.result import UNCERTIFIED, Counterexample
-from lpverify.run_folder import witness_of
+from lpverify.radius_attack import ATTACK, THOROUGH_ATTACK, Example, close_in, push, take, witness_file
+from lpverify.radius_search import TOLERANCE, FoundRadius, SearchRadius, decimal_below
+from lpverify.result import UNCERTIFIED
 from lpverify.session import EXAMPLE_SECONDS, Session, Solve
 from lpverify.settings import Settings
 from lpverify.verify import checked_inputs, checked_labels, claim_of
-from lpverify.witness import witness_at
 from lpverify.workers import Failure
 
 NEWTON_STEPS = 12
-# How often the attack halves its bracket, and from how many starts: at first, and before a solver is asked, for a
-# smaller ball leaves a MILP fewer unstable neurons. On eight images of WK17a it brings the attacked radius from 5 % above the exact
-# one to 2 % in 0.2 s an image, against seconds for the MILP.
-ATTACK, THOROUGH_ATTACK = (10, 1), (6, 10)
 # A rejected certificate is tried again, smaller by TOLERANCE each time.
 ATTEMPTS = 4
-# A solver's point lies on the border of the failing set, up to its tolerances: a descent of such shares of its
-# distance leads inside.
-PUSHES = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
-PUSH_STEPS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,43 +69,6 @@ class RadiusResult:
     method: str = "crown"
     counterexample: bytes | None = None
     reason: str = ""
-
-
-@dataclass(eq=False)
-class Example:
-    """One example of a batch, and what is known of it so far.
-
-    Attributes:
-        x: (n_0,) the input in its own dtype; ``label`` its label, ``spec`` its claim.
-        right: whether the claim holds at x.
-        eps, proof: the certified radius as a decimal, and its certificate; ``method`` that found it.
-        distance, witness: the nearest counterexample known, at most so far away; infinite without one.
-        seconds: time of its own solves.
-        reasons: what went wrong.
-    """
-
-    index: int
-    x: NDArray[Any]
-    label: int
-    spec: Specification
-    right: bool
-    eps: str = "0"
-    proof: bytes | None = None
-    method: str = "crown"
-    distance: float = math.inf
-    witness: Counterexample | None = None
-    seconds: float = 0.0
-    reasons: list[str] = field(default_factory=list)
-
-    @property
-    def certified(self) -> float:
-        """The certified radius."""
-        return float(self.eps)
-
-    @property
-    def point(self) -> Tensor:
-        """The input as the engines take it, (1, n_0)."""
-        return torch.as_tensor(self.x[None]).double()
 
 
 def radii(
@@ -158,10 +111,10 @@ def _batch(session: Session, names: list[int], x: NDArray[Any], y: NDArray[np.in
         _prove(session, example, quick, eps)
     for example in examples:
         if not example.right:
-            _take(session, example, example.x, 0.0)
-    _attack(session, examples, *ATTACK)
+            take(session, example, example.x, 0.0)
+    close_in(session, examples, *ATTACK)
     if METHODS[name].isolated:
-        _attack(session, examples, *THOROUGH_ATTACK)
+        close_in(session, examples, *THOROUGH_ATTACK)
     share = (time.perf_counter() - began) / len(x)
     attacked = [example.distance for example in examples]
     claims: list[tuple[float, float]] = [(math.nan, math.nan)] * len(examples)
@@ -180,7 +133,7 @@ def _batch(session: Session, names: list[int], x: NDArray[Any], y: NDArray[np.in
             exact_lower=lower,
             exact_upper=upper,
             method=example.method,
-            counterexample=_witness_file(session, example),
+            counterexample=witness_file(session, example),
             reason="; ".join(example.reasons),
         )
 
@@ -336,72 +289,13 @@ def _claimed(session: Session, example: Example, found: Distortion) -> tuple[flo
     """The solver's lower bound and the distance of the nearest counterexample, after its point was evaluated."""
     began = time.perf_counter()
     if found.point is not None:
-        _push(session, example, found.point, found.distance)
+        push(session, example, found.point, found.distance)
     example.seconds += found.seconds + time.perf_counter() - began
     if found.status in (Status.LIMIT, Status.FAILED):
         example.reasons.append(f"milp: {found.status}" + (f" ({found.message})" if found.message else ""))
     if found.bound > example.distance:
         example.reasons.append(f"milp claims radius {found.bound:.9g}, but a counterexample is nearer")
     return max(found.bound, example.certified), example.distance
-
-
-def _push(session: Session, example: Example, point: NDArray[Any], distance: float) -> None:
-    """Take the nearest counterexample next to a solver's point, if there is one nearer than what is known."""
-    settings, start = session.settings, torch.as_tensor(point)[None]
-    if not bool(start.isfinite().all()):
-        return
-    nearest = min(example.distance, float(settings.eps))
-    for share in PUSHES:
-        radius = distance * (1 + share)
-        if not radius < nearest:
-            return
-        region = ball(example.point, radius, settings.norm, settings.clip_floats)
-        # Not the first point that fails in floating point: the one that fails most, for exact evaluation.
-        found = attack(
-            session.exact, region, example.spec, start=start, steps=PUSH_STEPS, restarts=1, step_size=share,
-            early_stop=False,
-        )  # fmt: skip
-        if _take(session, example, as_numpy(found.points[0]), radius):
-            return
-
-
-def _attack(session: Session, examples: list[Example], halvings: int, restarts: int) -> None:
-    """The nearest counterexamples that a bisection with PGD finds, from the nearest ones known."""
-    settings, limit = session.settings, float(session.settings.eps)
-    low = np.array([example.certified for example in examples])
-    high = np.array([min(limit, example.distance) for example in examples])
-    eps = np.array([limit if e.distance > limit else (e.certified + e.distance) / 2 for e in examples])
-    for turn in range(halvings + 1):
-        open_ = [i for i, example in enumerate(examples) if example.right and low[i] < high[i]]
-        if not open_:
-            break
-        points = torch.cat([examples[i].point for i in open_])
-        spec = Specification(*(torch.cat([getattr(examples[i].spec, part) for i in open_]) for part in "Cd"))
-        region = ball(points, torch.as_tensor(eps[open_]), settings.norm, settings.clip_floats)
-        seed = settings.seed + turn
-        result = attack(session.engine, region, spec, steps=20, restarts=restarts, seed=seed, start=points)
-        for place, i in enumerate(open_):
-            example = examples[i]
-            if bool(result.falsified[place]) and _take(session, example, as_numpy(result.points[place]), float(eps[i])):
-                high[i] = min(high[i], example.distance)
-            else:
-                low[i] = eps[i]
-        eps = (low + high) / 2
-
-
-def _take(session: Session, example: Example, point: NDArray[Any], eps: float) -> bool:
-    """Make a point within eps the example's counterexample, if exact evaluation finds it one, nearer than the last."""
-    settings = replace(session.settings, eps=repr(eps))
-    witness = witness_at(session.exact, session.single, settings, example.x, point, example.spec, 0)
-    if witness is None or (settings.semantics == "float32" and not witness.agrees):
-        return False
-    length = distance_of(witness.x - example.x.astype(np.float64), settings.norm)
-    # Rounded up by more than a sum over the inputs can have lost.
-    distance = min(eps, float(decimal_above(length * (1 + (len(example.x) + 8) * 2.0**-52))))
-    if not distance < example.distance:
-        return False
-    example.distance, example.witness = distance, witness
-    return True
 
 
 def _agree(example: Example) -> None:
@@ -411,15 +305,6 @@ def _agree(example: Example) -> None:
             f"example {example.index}: radius {example.eps} is certified, but a counterexample is at distance "
             f"{example.distance!r}; nothing of this run can be trusted"
         )
-
-
-def _witness_file(session: Session, example: Example) -> bytes | None:
-    """The file of the example's counterexample, about the ball that just holds it."""
-    if example.witness is None:
-        return None
-    settings = replace(session.settings, eps=repr(example.distance))
-    claim = claim_of(settings, example.x, example.label, session.exact.output_size)
-    return witness_of(example.witness, claim, session.plain.sha256).encode()
 
 
 def _seconds(session: Session) -> float:
