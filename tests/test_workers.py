@@ -169,9 +169,11 @@ def test_tasks_are_taken_one_by_one_and_answered_at_once() -> None:
     def jobs() -> Iterator[Job]:
         for i in range(100):
             taken.append(i)
-            yield "echo", i, 0.01
+            yield "echo", i, 0.3
 
     with Pool[Job, Any](Setup(), 2) as pool:
+        # Both have started: else the first may answer many tasks before the second is there.
+        ask(pool, ("pid", 0.5), ("pid", 0.5))
         found = pool.map(jobs())
         assert taken == []
         assert [next(found), next(found)] == [0, 1]
