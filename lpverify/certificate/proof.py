@@ -17,29 +17,35 @@ is the coefficient of relu(z_i) that it hands down, it gains phi(w_i, v_i) = min
 l_i < 0 < u_i, 0 of w_i max(z, 0) - v_i z and goes on as v through the affine node below. Tables count at the
 ReLUs that the row reaches. ``rows`` lists the claim's rows that use them; the others follow the rule. A lemma
 tightens pre-activation bounds of ReLU node k before they are used: row i bounds neuron neurons[i] from below
-(sides[i] = 0) or above (1). Lemmas are checked in order. ``tree`` is the root leaf; there are no splits yet.
-Version 1, still read, has no ``duals``.
+(sides[i] = 0) or above (1). Lemmas are checked in order. ``tree`` is the root leaf. Version 1, still read, has no
+``duals``.
+
+Version 3 has "trees" beside: a list, not empty, of split trees (see ``tree``). A clause is proved if one of its rows
+is bounded above zero at the root leaf, or if a tree that lists it proves it in all leaves; no two trees list the same.
+A certificate without trees is written as version 2.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
-from lpverify.certificate.claim import Claim, decode_claim, encode_claim
+from lpverify.certificate.claim import Claim, ClauseRows, decode_claim, encode_claim
 from lpverify.certificate.container import Packed, RawArray, pack, unpack
+from lpverify.certificate.fields import UNIT_SLOPE as UNIT_SLOPE
+from lpverify.certificate.fields import finite, integers, rises, whole
+from lpverify.certificate.tree import Tree, decode_tree, encode_tree, require_well_formed
 from lpverify.errors import CertificateError
 
 FORMAT = "lpverify certificate"
 WITNESS_FORMAT = "lpverify counterexample"
 VERSION = 2
+TREE_VERSION = 3
 WITNESS_VERSION = 1
+CLAUSE_WITNESS_VERSION = 2
 RULES = ("interval", "dual", "dual-tight", "crown")
 SEMANTICS = ("real", "float32")
-UNIT_SLOPE = 32768
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,7 @@ class Certificate:
     claim: Claim
     leaf: Leaf
     lemmas: tuple[Lemma, ...] = ()
+    trees: tuple[Tree, ...] = ()
 
     def tables(self) -> Iterator[Slopes | Duals]:
         """Every table of the leaf and of the lemmas."""
@@ -122,6 +129,8 @@ class Certificate:
             ],
             "tree": {"rows": store(self.leaf.rows), **tables(self.leaf)},
         }  # fmt: skip
+        if self.trees:
+            header |= {"version": TREE_VERSION, "trees": [encode_tree(tree, arrays) for tree in self.trees]}
         return pack(header, arrays)
 
 
@@ -129,9 +138,11 @@ def decode(data: bytes, name: str = "<bytes>") -> Certificate:
     """Parse a certificate file's bytes; raises CertificateError if they are not a well-formed certificate."""
     packed = unpack(data, name)
     header = packed.header
-    if header.get("format") != FORMAT or header.get("version") not in (1, VERSION):
-        raise CertificateError(f"{name}: not a {FORMAT} of version 1 or {VERSION}")
+    version = header.get("version")
+    if header.get("format") != FORMAT or type(version) is not int or version not in (1, VERSION, TREE_VERSION):
+        raise CertificateError(f"{name}: not a {FORMAT} of version 1, {VERSION} or {TREE_VERSION}")
     known = {"format", "version", "network", "semantics", "rule", "region", "claim", "lemmas", "tree", "arrays"}
+    known |= {"trees"} if version == TREE_VERSION else set()
     if set(header) != known:
         raise CertificateError(f"{name}: unknown or missing fields: {', '.join(sorted(set(header) ^ known))}")
     if header["rule"] not in RULES or header["semantics"] not in SEMANTICS:
@@ -139,29 +150,52 @@ def decode(data: bytes, name: str = "<bytes>") -> Certificate:
     if not isinstance(header["network"], str) or not isinstance(header["lemmas"], list):
         raise CertificateError(f"{name}: network or lemmas have the wrong type")
     claim, tree = decode_claim(packed), header["tree"]
-    tables = {"slopes"} if header["version"] == 1 else {"slopes", "duals"}
+    tables = {"slopes"} if version == 1 else {"slopes", "duals"}
     if not isinstance(tree, dict) or set(tree) != {"rows"} | tables:
         raise CertificateError(f"{name}: the tree is not a single leaf with rows and {' and '.join(sorted(tables))}")
-    rows = _integers(packed, tree["rows"], "<i4", claim.num_rows)
+    rows = integers(packed, tree["rows"], "<i4", claim.num_rows)
     if len(set(rows.values())) != rows.shape[0]:
         raise CertificateError(f"{name}: a row is listed twice")
     leaf = Leaf(rows, _slopes(packed, tree, rows.shape[0]), _duals(packed, tree, rows.shape[0]))
     lemmas = tuple(_lemma(packed, entry, tables) for entry in header["lemmas"])
-    return Certificate(header["network"], header["semantics"], header["rule"], claim, leaf, lemmas)
+    trees = _trees(packed, claim) if version == TREE_VERSION else ()
+    return Certificate(header["network"], header["semantics"], header["rule"], claim, leaf, lemmas, trees)
+
+
+def _trees(packed: Packed, claim: Claim) -> tuple[Tree, ...]:
+    listed = packed.header["trees"]
+    if not isinstance(listed, list) or not listed:
+        raise CertificateError(f"{packed.name}: trees are not a list, or there are none")
+    trees = tuple(decode_tree(packed, entry, claim) for entry in listed)
+    _require_apart(trees, packed.name)
+    return trees
+
+
+def require_trees(certificate: Certificate) -> None:
+    """Raise CertificateError unless the trees could have been decoded: a certificate need not come from bytes."""
+    for tree in certificate.trees:
+        require_well_formed(tree, certificate.claim)
+    _require_apart(certificate.trees, "certificate")
+
+
+def _require_apart(trees: tuple[Tree, ...], name: str) -> None:
+    clauses = [clause for tree in trees for clause in tree.clauses.values()]
+    if len(set(clauses)) != len(clauses):
+        raise CertificateError(f"{name}: a clause is listed by two trees")
 
 
 def _lemma(packed: Packed, entry: Any, tables: set[str]) -> Lemma:
     if not isinstance(entry, dict) or set(entry) != {"node", "neurons", "sides"} | tables:
         raise CertificateError(f"{packed.name}: a lemma has unknown or missing fields")
-    neurons = _integers(packed, entry["neurons"], "<i4", 2**31)
-    sides = _integers(packed, entry["sides"], "|u1", 2)
+    neurons = integers(packed, entry["neurons"], "<i4", 2**31)
+    sides = integers(packed, entry["sides"], "|u1", 2)
     if sides.shape != neurons.shape:
         raise CertificateError(f"{packed.name}: a lemma has {neurons.shape[0]} neurons but {sides.shape[0]} sides")
     if len(set(zip(neurons.values(), sides.values(), strict=True))) != neurons.shape[0]:
         raise CertificateError(f"{packed.name}: a lemma bounds the same side of a neuron twice")
     rows = neurons.shape[0]
     slopes, duals = _slopes(packed, entry, rows), _duals(packed, entry, rows)
-    return Lemma(_whole(packed, entry["node"]), neurons, sides, slopes, duals)
+    return Lemma(whole(packed, entry["node"]), neurons, sides, slopes, duals)
 
 
 def _slopes(packed: Packed, owner: dict[str, Any], rows: int) -> tuple[Slopes, ...]:
@@ -176,7 +210,7 @@ def _slopes(packed: Packed, owner: dict[str, Any], rows: int) -> tuple[Slopes, .
 def _duals(packed: Packed, owner: dict[str, Any], rows: int) -> tuple[Duals, ...]:
     found = []
     for node, neurons, values in _tables(packed, owner, "duals", ("<f4", "<f8"), rows):
-        if not all(map(math.isfinite, values.values())):
+        if not finite(values):
             raise CertificateError(f"{packed.name}: a multiplier of node {node} is not finite")
         found.append(Duals(node, neurons, values))
     return tuple(found)
@@ -192,11 +226,11 @@ def _tables(
     for entry in entries:
         if not isinstance(entry, dict) or set(entry) != {"node", "neurons", "values"}:
             raise CertificateError(f"{packed.name}: {kind} have unknown or missing fields")
-        node, neurons = _whole(packed, entry["node"]), _integers(packed, entry["neurons"], "<i4", 2**31)
+        node, neurons = whole(packed, entry["node"]), integers(packed, entry["neurons"], "<i4", 2**31)
         values = packed.array(entry["values"], ndim=2)
         if values.dtype not in dtypes or values.shape != (rows, neurons.shape[0]):
             raise CertificateError(f"{packed.name}: {kind} are {values.dtype} {values.shape}")
-        if any(a >= b for a, b in pairwise(neurons.values())):
+        if not rises(neurons):
             raise CertificateError(f"{packed.name}: the neurons of {kind} do not rise")
         if node in nodes:
             raise CertificateError(f"{packed.name}: {kind} of node {node} are given twice")
@@ -204,22 +238,14 @@ def _tables(
         yield node, neurons, values
 
 
-def _whole(packed: Packed, value: Any) -> int:
-    if type(value) is not int or not 0 <= value < 2**31:
-        raise CertificateError(f"{packed.name}: {value!r} is not a node")
-    return value
-
-
-def _integers(packed: Packed, reference: Any, dtype: str, limit: int) -> RawArray:
-    found = packed.array(reference, ndim=1)
-    if found.dtype != dtype or any(not 0 <= v < limit for v in found.values()):
-        raise CertificateError(f"{packed.name}: an index array is {found.dtype} or leaves 0..{limit - 1}")
-    return found
-
-
 @dataclass(frozen=True)
 class Witness:
-    """A point where a claim fails: ``x`` (n_0,), the failing ``row`` and its value in both arithmetics."""
+    """A point where a claim fails: ``x`` (n_0,), the failing clause and its value in both arithmetics.
+
+    The point meant is ``x`` clamped into a rational box, input by input; in any other region x itself lies inside.
+    ``row`` is the number of the failing clause, which in a label or linear claim is a row. All rows of the clause fail;
+    its value is the greatest of theirs. Version 2, for claims of clauses, writes "clause" where version 1 has "row".
+    """
 
     network: str
     claim: Claim
@@ -232,23 +258,34 @@ class Witness:
         """The witness's file."""
         arrays: list[RawArray] = [self.x]
         region, rows = encode_claim(self.claim, arrays)
+        version, field = _witness_version(self.claim)
         header = {
-            "format": WITNESS_FORMAT, "version": WITNESS_VERSION, "network": self.network,
-            "region": region, "claim": rows, "x": {"array": 0}, "row": self.row,
+            "format": WITNESS_FORMAT, "version": version, "network": self.network,
+            "region": region, "claim": rows, "x": {"array": 0}, field: self.row,
             "margin": repr(self.margin), "margin_float32": repr(self.margin_float32),
         }  # fmt: skip
         return pack(header, arrays)
+
+
+def _witness_version(claim: Claim) -> tuple[int, str]:
+    """The version of a witness against ``claim``, and the field that holds the number of the failing clause."""
+    return (CLAUSE_WITNESS_VERSION, "clause") if isinstance(claim.rows, ClauseRows) else (WITNESS_VERSION, "row")
 
 
 def decode_witness(data: bytes, name: str = "<bytes>") -> Witness:
     """Parse a witness file's bytes; raises CertificateError if they are not well-formed."""
     packed = unpack(data, name)
     header = packed.header
-    if header.get("format") != WITNESS_FORMAT or header.get("version") != WITNESS_VERSION:
-        raise CertificateError(f"{name}: not a {WITNESS_FORMAT} of version {WITNESS_VERSION}")
-    claim, x, row = decode_claim(packed), packed.array(header.get("x"), ndim=1), header.get("row")
-    if x.dtype not in ("<f4", "<f8") or type(row) is not int or not 0 <= row < claim.num_rows:
-        raise CertificateError(f"{name}: the point is {x.dtype} or the row {row!r} is not one of the claim's")
+    version = header.get("version")
+    if header.get("format") != WITNESS_FORMAT or version not in (WITNESS_VERSION, CLAUSE_WITNESS_VERSION):
+        raise CertificateError(f"{name}: not a {WITNESS_FORMAT} of version 1 or {CLAUSE_WITNESS_VERSION}")
+    claim, x = decode_claim(packed), packed.array(header.get("x"), ndim=1)
+    expected, field = _witness_version(claim)
+    if version != expected:
+        raise CertificateError(f"{name}: the claim is not one of a {WITNESS_FORMAT} of version {version}")
+    row = header.get(field)
+    if x.dtype not in ("<f4", "<f8") or type(row) is not int or not 0 <= row < len(claim.clauses):
+        raise CertificateError(f"{name}: the point is {x.dtype} or the {field} {row!r} is not one of the claim's")
     if x.shape[0] != claim.inputs:
         raise CertificateError(f"{name}: the point has {x.shape[0]} inputs, the claim {claim.inputs}")
     try:

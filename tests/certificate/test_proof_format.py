@@ -217,7 +217,7 @@ def test_changed_fields_of_witnesses_and_networks_are_refused_or_harmless() -> N
     ("change", "message"),
     [
         ({"format": "lpverify network"}, "not a lpverify certificate"),
-        ({"version": 3}, "of version 1 or 2"),
+        ({"version": 4}, "of version 1, 2 or 3"),
         ({"extra": 1}, "unknown or missing fields: extra"),
         ({"rule": "magic"}, "rule 'magic'"),
         ({"semantics": "float16"}, "semantics 'float16'"),
