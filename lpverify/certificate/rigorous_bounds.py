@@ -36,7 +36,7 @@ proves nothing, and every test is written so that NaN fails it. numpy only; noth
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -44,12 +44,21 @@ from numpy.typing import NDArray
 
 from lpverify.certificate.graph import PlainNetwork, PlainNode
 from lpverify.certificate.proof import UNIT_SLOPE, Certificate, Duals, Leaf, Lemma
-from lpverify.certificate.rigorous_linear import Array, Index, LinearMap, Rows, Windows, dense, to_float, to_index
+from lpverify.certificate.rigorous_linear import (
+    Array,
+    Flags,
+    Index,
+    LinearMap,
+    Rows,
+    Windows,
+    dense,
+    to_float,
+    to_index,
+)
 from lpverify.certificate.rigorous_region import TINY, UNIT, Region, inner
 from lpverify.certificate.rigorous_relu import Explicit, Tables, absorb
 
 CHUNK_ENTRIES = 2**20
-Flags = NDArray[np.bool_]
 
 
 class Network:
@@ -82,10 +91,29 @@ class Network:
 
 
 class Checker:
-    """The bounds of one batch of examples over one kind of region, rule and semantics."""
+    """The bounds of one batch of examples over one kind of region, rule and semantics.
 
-    def __init__(self, network: Network, region: Region, rule: str, semantics: str) -> None:
+    Args:
+        known: ranges of nodes' values, each (1, n), that hold in all of the examples' regions.
+        phases: for ReLU nodes (B, n): 1 where an example is restricted to z >= 0, -1 to z <= 0, 0 elsewhere.
+
+    Attributes:
+        empty: (B,) the examples found to have no point, where ``known`` or ``phases`` contradict a range. What else is
+            said of them may be anything.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        region: Region,
+        rule: str,
+        semantics: str,
+        known: Mapping[int, tuple[Array, Array]] | None = None,
+        phases: Mapping[int, NDArray[np.int8]] | None = None,
+    ) -> None:
         self.network, self.region, self.rule, self.semantics = network, region, rule, semantics
+        self.known, self.phases = known or {}, phases or {}
+        self.empty: Flags = np.any(region.lower > region.upper, axis=1)
         self.range: dict[int, tuple[Array, Array]] = {}
         self.error: dict[int, Array] = {}
         self.slope: dict[int, Array] = {}
@@ -102,6 +130,7 @@ class Checker:
             else:
                 for example, certificate in enumerate(certificates):
                     self._lemmas(index, example, certificate)
+                self._restrict(index, node.inputs[0])
                 self._relu(index, node.inputs[0])
             size = np.maximum(np.abs(self.range[index][0]), np.abs(self.range[index][1])).sum(axis=1)
             self.underflow = self.underflow + 2.0**-1060 * size / UNIT * self.network.gamma
@@ -127,10 +156,27 @@ class Checker:
         self.error[index] = error
         lower, upper = center - radius - error, center + radius + error
         self.slope[index] = (upper >= -lower).astype(np.float64)
+        lower, upper = self._meet(index, lower, upper)
         direct = len(node.inputs) <= 1 and all(s == 0 for s in node.inputs) and self.region.norm == "inf"
         if net.feeds_relu(index) and self.rule != "interval" and not direct:
-            lower, upper = self._refine(index, lower, upper)
+            lower, upper = self._meet(index, *self._refine(index, lower, upper))
         self.range[index] = (lower, upper)
+
+    def _meet(self, index: int, lower: Array, upper: Array) -> tuple[Array, Array]:
+        """A range with what is known of it."""
+        if index not in self.known:
+            return lower, upper
+        low, high = self.known[index]
+        lower, upper = np.fmax(lower, low), np.fmin(upper, high)
+        self.empty |= crossed(lower, upper)
+        return lower, upper
+
+    def _restrict(self, index: int, source: int) -> None:
+        """Cut the input range of ReLU ``index`` to the examples' phases."""
+        if index in self.phases:
+            lower, upper = clamped(*self.range[source], self.phases[index])
+            self.range[source] = (lower, upper)
+            self.empty |= crossed(lower, upper)
 
     def _float32_error(self, index: int, size: Array) -> Array:
         """E of the float32 semantics: gamma_(n+1) (|W| H + |b|) at u = 2^-24, and n + 1 underflows."""
@@ -179,7 +225,7 @@ class Checker:
     def _relu(self, index: int, source: int) -> None:
         """The tables of a ReLU by the rule, and the range of its value."""
         lower, upper = self.range[source]
-        self.tables[index] = self._table(index, None, None)
+        self.tables[index] = self.table(index, None, None)
         floor = np.maximum(lower, 0.0)
         if self.rule == "dual":
             unstable = ~(lower >= 0) & ~(upper <= 0)
@@ -187,11 +233,11 @@ class Checker:
             floor = np.where(unstable, upper * lower / width, floor)
         self.range[index] = (floor, np.maximum(upper, 0.0))
 
-    def _table(self, index: int, slopes: Array | None, examples: Index | None) -> Tables:
+    def table(self, index: int, slopes: Array | None, examples: Index | None) -> Tables:
         """The tables of ReLU ``index``, by the rule or with lower slopes (b, m, n) for some examples."""
         source = self.network.nodes[index].inputs[0]
         lower, upper = self.range[source]
-        bias, error = self._folded(source)
+        bias, error = self.folded(source)
         if self.rule == "interval":
             zero = np.zeros_like(lower)
             low, high = np.maximum(lower, 0.0), np.maximum(upper, 0.0)
@@ -220,7 +266,7 @@ class Checker:
         upper_gain = s * (bias + error) + cut + slack * charged
         return Tables(lower_slope, np.broadcast_to(s, lower_slope.shape), lower_gain, upper_gain)
 
-    def _folded(self, source: int) -> tuple[Array, Array]:
+    def folded(self, source: int) -> tuple[Array, Array]:
         """The bias and error (B, n) that the ReLU reading ``source`` charges; zero where ``source`` does so itself."""
         shape = self.range[source][0].shape
         if source not in self.error or not self.network.is_folded(source):
@@ -236,7 +282,7 @@ class Checker:
                 values = np.repeat(local[slopes.node].lower_slope[:, None], slopes.values.shape[0], axis=1)
                 given = np.minimum(to_float(slopes.values) / UNIT_SLOPE, 1.0)
                 values[0][:, to_index(slopes.neurons)] = given
-                local[slopes.node] = self._table(slopes.node, values, one)
+                local[slopes.node] = self.table(slopes.node, values, one)
         for duals in own.duals:
             if duals.node in local:
                 local[duals.node] = replace(local[duals.node], explicit=self._explicit(example, duals))
@@ -245,14 +291,20 @@ class Checker:
     def _explicit(self, example: int, duals: Duals) -> Explicit:
         """Stored multipliers with the bounds, bias and error of their neurons."""
         source, neurons = self.network.nodes[duals.node].inputs[0], to_index(duals.neurons)
-        known = (table[example, neurons] for table in (*self.range[source], *self._folded(source)))
-        return Explicit(neurons, to_float(duals.values), *known)
+        known = (table[example, neurons][None, None] for table in (*self.range[source], *self.folded(source)))
+        values = to_float(duals.values)[None]
+        return Explicit(neurons, values, np.ones((1, 1, len(neurons)), bool), *known)
 
     def claim(self, examples: Index, C: Array, d: Array, own: Leaf | None = None) -> Array:
         """Proved lower bounds of C f(x) + d: C (b, m, n_K), d (b, m) -> (b, m); ``own`` is of a single example."""
         tables = None if own is None else self._own_tables(int(examples[0]), own)
+        return self.rows(examples, C, d, tables, self.region.select(examples))
+
+    def rows(self, examples: Index, C: Array, d: Array, tables: dict[int, Tables] | None, region: Region) -> Array:
+        """The same by given tables, over a region inside the examples'. A single example serves all of C."""
         score = d - 4 * self.network.gamma * np.abs(d)
-        bound, _ = self._propagate(examples, {len(self.network.nodes) - 1: C}, score, score, tables)
+        pending: dict[int, Rows] = {len(self.network.nodes) - 1: C}
+        bound, _ = self._propagate(examples, pending, score, score, tables, region=region)
         return bound
 
     def _neurons(
@@ -288,6 +340,7 @@ class Checker:
         mirror: Array,
         tables: dict[int, Tables] | None,
         mirrored: bool = False,
+        region: Region | None = None,
     ) -> tuple[Array, Array]:
         """Carry rows down to the input: the bound, and the bound of the negated rows (valid if ``mirrored``)."""
         net = self.network
@@ -295,7 +348,7 @@ class Checker:
             index = max(pending)
             rows, node = pending.pop(index), net.nodes[index]
             if node.kind == "input":
-                low, high = self.region.select(examples).minimum(rows, net.gamma)
+                low, high = (region or self.region.select(examples)).minimum(rows, net.gamma)
             elif node.kind == "relu":
                 table = tables[index] if tables is not None else self.tables[index].select(examples)
                 rows, low, high = absorb(rows, table, net.gamma, mirrored)
@@ -312,6 +365,17 @@ class Checker:
             score, mirror = score + low, mirror + high
         tiny = self.underflow[examples][:, None]
         return _finite(score - tiny), _finite(mirror - tiny)
+
+
+def clamped(lower: Array, upper: Array, phases: NDArray[np.int8]) -> tuple[Array, Array]:
+    """A range cut to z >= 0 where the phase is positive and to z <= 0 where it is negative."""
+    return np.where(phases > 0, np.fmax(lower, 0.0), lower), np.where(phases < 0, np.fmin(upper, 0.0), upper)
+
+
+def crossed(lower: Array, upper: Array) -> Flags:
+    """Where a finite lower bound lies above a finite upper one, for any of the units of the last axis."""
+    found: Flags = np.any((lower > upper) & (np.abs(lower) < np.inf) & (np.abs(upper) < np.inf), axis=-1)
+    return found
 
 
 def _finite(bound: Array) -> Array:

@@ -18,6 +18,7 @@ from lpverify.certificate.graph import PlainMap
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 # Up to this many entries a convolution's transpose on one window is applied as one dense matrix.
 MAX_WINDOW_MATRIX = 2**17

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lpverify.certificate.claim import BallRegion, Claim, decimal
+from lpverify.certificate.claim import BallRegion, BoxRegion, Claim, RationalBox, decimal
 from lpverify.certificate.rigorous_linear import Array, Index, Rows, Windows, dense, to_float
 
 UNIT = 2.0**-53
@@ -43,7 +43,13 @@ class Region:
     eps: Array
 
     def minimum(self, rows: Rows, gamma: float) -> tuple[Array, Array]:
-        """Lower bounds of w.x and of -w.x for each row, rounding charged: two (B, m)."""
+        """Lower bounds of w.x and of -w.x for each row, rounding charged: two (B, m).
+
+        A single input set serves rows of any number of examples.
+        """
+        if not isinstance(rows, Windows) and len(self.lower) == 1 < len(rows):
+            low, high = self.minimum(rows.reshape(1, -1, rows.shape[2]), gamma)
+            return low.reshape(rows.shape[:2]), high.reshape(rows.shape[:2])
         center = self.lower + (self.upper - self.lower) / 2
         radius = np.maximum(self.upper - center, center - self.lower) * (1 + 4 * UNIT)
         radius = radius + 4 * gamma * (np.abs(center) + radius) + TINY
@@ -182,7 +188,7 @@ def dot(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
 
 
 def inner(rows: Rows, plain: Array, absolute: Array | None) -> tuple[Array, Array]:
-    """The sums of w * plain and of |w| * absolute for each row, tables (B, n) or (B, m, n): two (B, m)."""
+    """The sums of w * plain and of |w| * absolute for each row, tables (B or 1, n) or (B, m, n): two (B, m)."""
     if isinstance(rows, Windows):
         tables = rows.gather(plain) if absolute is None else rows.gather(plain, absolute)
         values = rows.values.reshape(len(rows.values), -1)
@@ -197,10 +203,19 @@ def inner(rows: Rows, plain: Array, absolute: Array | None) -> tuple[Array, Arra
         if size is None or absolute is None:
             return first, np.zeros_like(first)
         return first, np.einsum("bmn,bmn->bm", size, np.broadcast_to(absolute, rows.shape))
-    first = np.matmul(rows, plain[:, :, None])[:, :, 0]
+    first = _products(rows, plain)
     if size is None or absolute is None:
         return first, np.zeros_like(first)
-    return first, np.matmul(size, absolute[:, :, None])[:, :, 0]
+    return first, _products(size, absolute)
+
+
+def _products(rows: Array, table: Array) -> Array:
+    """Each row (B, m, n) times its example's vector (B, n), or times the only one (1, n): (B, m)."""
+    if len(table) == 1:
+        flat: Array = rows.reshape(-1, rows.shape[2]) @ table[0]
+        return flat.reshape(rows.shape[:2])
+    products: Array = np.matmul(rows, table[:, :, None])[:, :, 0]
+    return products
 
 
 def down(value: Fraction) -> float:
@@ -226,12 +241,20 @@ def ball_ends(point: Array, eps: Array) -> tuple[Array, Array]:
     return lower, upper
 
 
+def _box(region: BallRegion | BoxRegion | RationalBox) -> tuple[Array, Array]:
+    """The ends of a box; rational ones rounded outward."""
+    if isinstance(region, RationalBox):
+        return np.array([down(v) for v in region.lower]), np.array([up(v) for v in region.upper])
+    assert isinstance(region, BoxRegion)
+    return to_float(region.lower), to_float(region.upper)
+
+
 def regions(claims: Sequence[Claim]) -> Region:
     """The input sets of several claims (all balls of one norm and clip, or all boxes), rounded outward."""
     first = claims[0].region
     if not isinstance(first, BallRegion):
-        lower = np.stack([to_float(c.region.lower) for c in claims])  # type: ignore[union-attr]
-        upper = np.stack([to_float(c.region.upper) for c in claims])  # type: ignore[union-attr]
+        boxes = [_box(c.region) for c in claims]
+        lower, upper = np.stack([low for low, _ in boxes]), np.stack([high for _, high in boxes])
         return Region(lower, upper, "inf", lower, np.zeros(len(claims)))
     point = np.stack([to_float(c.region.center) for c in claims])  # type: ignore[union-attr]
     eps = np.array([up(decimal(c.region.eps)) for c in claims])  # type: ignore[union-attr]

@@ -6,26 +6,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lpverify.certificate.rigorous_linear import Array, Index, Rows, Windows, dense
+from lpverify.certificate.rigorous_linear import Array, Flags, Index, Rows, Windows, dense
 from lpverify.certificate.rigorous_region import TINY, inner
 
 
 @dataclass(frozen=True)
 class Explicit:
-    """Stored multipliers of one example's rows: ``values`` (m, k) at ``neurons`` (k,), and what is known there.
+    """Given multipliers ``values`` (B, m, k) at ``neurons`` (k,), and what is known there.
 
-    ``lower`` and ``upper`` bound z; ``bias`` and ``error`` (E) are those that this ReLU charges; each (k,).
+    They count where ``given`` (B, 1 or m, k) is true; elsewhere the row follows the tables. ``lower`` and ``upper``
+    bound z; ``bias`` and ``error`` (E) are those that this ReLU charges; each (B or 1, 1, k).
     """
 
     neurons: Index
     values: Array
+    given: Flags
     lower: Array
     upper: Array
     bias: Array
     error: Array
 
     def gain(self, w: Array, gamma: float) -> Array:
-        """Lower bounds of the sums of phi(w, v; l, u) + v b - |v| E over the neurons, for w (m, k): (m,)."""
+        """Lower bounds of the sums of phi(w, v; l, u) + v b - |v| E over the neurons, for w (B, m, k): (B, m)."""
         v, lower, upper = self.values, self.lower, self.upper
         at_lower = w * np.maximum(lower, 0.0) - v * lower
         at_upper = w * np.maximum(upper, 0.0) - v * upper
@@ -34,7 +36,11 @@ class Explicit:
         # Where a product above overflows, so does size: the gain is then minus infinity or NaN.
         reach = np.maximum(np.abs(lower), np.abs(upper)) + np.abs(self.bias) + self.error
         size = (np.abs(v) + np.abs(w)) * reach
-        total: Array = (phi + v * self.bias - np.abs(v) * self.error - (8 * gamma * size + TINY)).sum(axis=1)
+        gains = phi + v * self.bias - np.abs(v) * self.error - (8 * gamma * size + TINY)
+        if not gains.shape[2]:
+            return np.zeros(gains.shape[:2])
+        # One after the other: then neurons that count only for others in the batch do not change the rounding.
+        total: Array = np.cumsum(np.where(self.given, gains, 0.0), axis=2)[:, :, -1]
         return total
 
 
@@ -42,7 +48,7 @@ class Explicit:
 class Tables:
     """A ReLU's tables, (B, n) or (B, m, n): slopes and gains for positive and for negative row entries.
 
-    ``explicit`` overrides them at its neurons, for the rows of a single example.
+    ``explicit`` overrides them at its neurons.
     """
 
     lower_slope: Array
@@ -64,11 +70,11 @@ def absorb(rows: Rows, table: Tables, gamma: float, mirrored: bool) -> tuple[Row
     if own is None:
         return _by_slopes(rows, table, mirrored)
     rest = dense(rows).copy()
-    w = rest[0][:, own.neurons]
-    rest[0][:, own.neurons] = 0.0
+    w = np.take(rest, own.neurons, axis=2)
+    rest[:, :, own.neurons] = np.where(own.given, 0.0, w)
     passed, low, high = _by_slopes(rest, table, mirrored)
     passed = dense(passed)
-    passed[0][:, own.neurons] = own.values
+    passed[:, :, own.neurons] = np.where(own.given, own.values, np.take(passed, own.neurons, axis=2))
     return passed, low + own.gain(w, gamma), high
 
 
