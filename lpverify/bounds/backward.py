@@ -35,13 +35,20 @@ def bound_claim(
     return _propagate(network, relaxations, region, {len(network.nodes) - 1: C}, d)[0]
 
 
+def bound_claim_and_rows(
+    network: Network, relaxations: Mapping[int, Relaxation], region: Region, C: Tensor, d: Tensor
+) -> tuple[Tensor, Tensor]:
+    """As ``bound_claim``, with w (B, m, n_0): C f(x) + d >= w.x + b on the region, which has this least value there."""
+    final: list[Rows] = []
+    margins, _ = _propagate(network, relaxations, region, {len(network.nodes) - 1: C}, d, final=final)
+    return margins, _dense(final[0]) if final else margins.new_zeros(*margins.shape, network.input_size)
+
+
 def bound_claim_and_point(
     network: Network, relaxations: Mapping[int, Relaxation], region: Region, C: Tensor, d: Tensor
 ) -> tuple[Tensor, Tensor]:
     """As ``bound_claim``, with the point of the region where each row's linear bound is least: (B, m, n_0)."""
-    final: list[Rows] = []
-    margins, _ = _propagate(network, relaxations, region, {len(network.nodes) - 1: C}, d, final=final)
-    rows = _dense(final[0]) if final else margins.new_zeros(*margins.shape, network.input_size)
+    margins, rows = bound_claim_and_rows(network, relaxations, region, C, d)
     return margins, region.argmin(rows)
 
 
