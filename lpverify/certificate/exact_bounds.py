@@ -88,18 +88,27 @@ def root_state(network: ExactNetwork, certificate: Certificate) -> State:
         if node.kind == "input":
             state.ranges.append(region.box)
         elif node.kind == "affine":
-            interval = _interval(state, index, node)
-            from_box = region.ball is None and node.inputs in ((), (0,))
-            refine = index in feeds_relu and state.rule != "interval" and not from_box
-            state.ranges.append(_refined(state, index, interval) if refine else interval)
-            state.steep.setdefault(index, _steep(interval))
+            known = interval(state, index, node)
+            if index in feeds_relu and gains_by_refining(state, node):
+                known = refined(state, index, known, unstable(known))
+            state.ranges.append(known)
         else:
             _relu(state, index, node, [lemma for lemma in certificate.lemmas if lemma.node == index])
     return state
 
 
-def _interval(state: State, index: int, node: ExactNode) -> Range:
-    """Interval arithmetic through an affine node, rounded outward; notes E_i if float32 is meant."""
+def gains_by_refining(state: State, node: ExactNode) -> bool:
+    """Whether the rule takes a backward pass from this affine node: over a box an interval is exact at the first."""
+    return state.rule != "interval" and not (state.region.ball is None and node.inputs in ((), (0,)))
+
+
+def unstable(known: Range) -> list[int]:
+    """The units whose bounds lie on both sides of 0."""
+    return [unit for unit, (low, high) in enumerate(zip(known.lower, known.upper, strict=True)) if low < 0 < high]
+
+
+def interval(state: State, index: int, node: ExactNode) -> Range:
+    """Interval arithmetic through an affine node, rounded outward; notes the slopes, and E_i if float32 is meant."""
     middle: list[Scaled] = [(node.bias, node.exponent)]
     radius: list[Scaled] = [([0] * node.size, 0)]
     for source, matrix in zip(node.inputs, node.maps, strict=True):
@@ -113,7 +122,9 @@ def _interval(state: State, index: int, node: ExactNode) -> Range:
     away, exponent = total(radius)
     (lower, unit), (upper, _) = total([*middle, ([-r for r in away], exponent)]), total([*middle, (away, exponent)])
     drop = max(0, max(map(abs, lower + upper), default=0).bit_length() - BOUND_BITS)
-    return Range([low >> drop for low in lower], [-(-high >> drop) for high in upper], unit + drop)
+    found = Range([low >> drop for low in lower], [-(-high >> drop) for high in upper], unit + drop)
+    state.steep[index] = _steep(found)
+    return found
 
 
 def _rounding_error(state: State, index: int, node: ExactNode) -> Scaled:
@@ -133,19 +144,17 @@ def _rounding_error(state: State, index: int, node: ExactNode) -> Scaled:
     return errors, unit
 
 
-def _refined(state: State, index: int, interval: Range) -> Range:
-    """The interval's bounds with those of the backward pass at every neuron that it leaves unstable."""
-    step = scaled(1, -interval.exponent)
-    raw = Range(list(interval.lower), list(interval.upper), interval.exponent)
-    for unit, (low, high) in enumerate(zip(interval.lower, interval.upper, strict=True)):
-        if low < 0 < high:
-            raw.lower[unit] = math.floor(lower_bound(state, index, ({unit: 1}, 0)) * step)
-            raw.upper[unit] = -math.floor(lower_bound(state, index, ({unit: -1}, 0)) * step)
+def refined(state: State, index: int, known: Range, units: Sequence[int]) -> Range:
+    """The bounds of affine node ``index`` with those of the backward pass at ``units``; notes the slopes."""
+    step = scaled(1, -known.exponent)
+    raw = Range(list(known.lower), list(known.upper), known.exponent)
+    for unit in units:
+        raw.lower[unit] = math.floor(lower_bound(state, index, ({unit: 1}, 0)) * step)
+        raw.upper[unit] = -math.floor(lower_bound(state, index, ({unit: -1}, 0)) * step)
     state.steep[index] = _steep(raw)
     if state.rule == "dual":
         return raw
-    lower, upper = list(map(max, raw.lower, interval.lower)), list(map(min, raw.upper, interval.upper))
-    return Range(lower, upper, interval.exponent)
+    return Range(list(map(max, raw.lower, known.lower)), list(map(min, raw.upper, known.upper)), known.exponent)
 
 
 def _steep(known: Range) -> list[bool]:
@@ -154,7 +163,7 @@ def _steep(known: Range) -> list[bool]:
 
 
 def _relu(state: State, index: int, node: ExactNode, lemmas: Sequence[Lemma]) -> None:
-    """The neurons of a ReLU, their bounds tightened by the lemmas about it; and its range."""
+    """Set the neurons of a ReLU, their bounds tightened by the lemmas about it, and its range."""
     source = node.inputs[0]
     known = state.ranges[source]
     lower, upper, step = list(known.lower), list(known.upper), scaled(1, -known.exponent)
@@ -166,13 +175,19 @@ def _relu(state: State, index: int, node: ExactNode, lemmas: Sequence[Lemma]) ->
                 upper[unit] = min(upper[unit], -proved)
             else:
                 lower[unit] = max(lower[unit], proved)
+    set_neurons(state, index, Range(lower, upper, known.exponent))
+
+
+def set_neurons(state: State, index: int, known: Range) -> None:
+    """Set the neurons of ReLU node ``index``, whose pre-activations lie in ``known``, and its range."""
+    source = state.network.nodes[index].inputs[0]
     steep = state.steep.get(source, _steep(known))
-    neurons = [_neuron(state.rule, *each) for each in zip(lower, upper, steep, strict=True)]
+    neurons = [_neuron(state.rule, *each) for each in zip(known.lower, known.upper, steep, strict=True)]
     state.layers[index] = neurons, known.exponent
-    below = [max(low, 0) for low in lower]
+    below = [max(low, 0) for low in known.lower]
     if state.rule == "dual":  # as published: the range of the dual's own relaxation, relu(z) >= s z
         below = [n.lower * n.above >> SLOPE_BITS if n.lower < 0 < n.upper else max(n.lower, 0) for n in neurons]
-    state.ranges.append(Range(below, [max(high, 0) for high in upper], known.exponent))
+    state.ranges.append(Range(below, [max(high, 0) for high in known.upper], known.exponent))
 
 
 def _neuron(rule: str, low: int, high: int, steep: bool) -> Neuron:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from operator import mul
 
-from lpverify.certificate.claim import BallRegion, BoxRegion, decimal
+from lpverify.certificate.claim import BallRegion, RationalBox, Region, decimal
 from lpverify.certificate.exact_linear import integers, scaled
 
 INPUT_BITS = 80
@@ -168,7 +168,7 @@ def _l2_multiplier(v: list[float], ends: list[tuple[float, float]], rest: float,
     return 1 / s
 
 
-def convert_region(region: BallRegion | BoxRegion) -> ExactRegion:
+def convert_region(region: Region) -> ExactRegion:
     """The claim's region in integers; raises NoBoundError if its box is empty."""
     ends = region_ends(region)
     box = _input_range(ends)
@@ -208,9 +208,11 @@ def _input_range(ends: list[tuple[Fraction, Fraction]]) -> Range:
     return Range([math.floor(low * step) for low, _ in ends], [math.ceil(high * step) for _, high in ends], exponent)
 
 
-def region_ends(region: BallRegion | BoxRegion) -> list[tuple[Fraction, Fraction]]:
+def region_ends(region: Region) -> list[tuple[Fraction, Fraction]]:
     """The exact ends of every input over the region's enclosing box."""
-    if isinstance(region, BoxRegion):
+    if isinstance(region, RationalBox):
+        return list(zip(region.lower, region.upper, strict=True))
+    if not isinstance(region, BallRegion):
         return [(Fraction(a), Fraction(b)) for a, b in zip(region.lower.values(), region.upper.values(), strict=True)]
     eps, center = decimal(region.eps), [Fraction(c) for c in region.center.values()]
     if region.clip is None:
@@ -219,12 +221,19 @@ def region_ends(region: BallRegion | BoxRegion) -> list[tuple[Fraction, Fraction
     return [(max(c - eps, low), min(c + eps, high)) for c in center]
 
 
-def outside(region: BallRegion | BoxRegion, x: list[Fraction]) -> str:
+def point_meant(region: Region, x: list[Fraction]) -> list[Fraction]:
+    """x clamped into a rational box, whose ends need not be floats; in any other region x itself."""
+    if not isinstance(region, RationalBox):
+        return x
+    return [min(max(value, low), high) for value, low, high in zip(x, region.lower, region.upper, strict=True)]
+
+
+def outside(region: Region, x: list[Fraction]) -> str:
     """Why x is not in the region; empty if it is."""
     for index, (value, (low, high)) in enumerate(zip(x, region_ends(region), strict=True)):
         if not low <= value <= high:
             return f"input {index} of the point lies outside the region"
-    if isinstance(region, BoxRegion) or region.norm == "inf":
+    if not isinstance(region, BallRegion) or region.norm == "inf":
         return ""
     offsets, eps = [abs(a - Fraction(c)) for a, c in zip(x, region.center.values(), strict=True)], decimal(region.eps)
     inside = sum(offsets) <= eps if region.norm == "1" else sum(o * o for o in offsets) <= eps * eps

@@ -47,6 +47,8 @@ class Tree:
         rows: (R,) int32, what each row bounds: r >= 0 row r of the claim, -1 nothing (above 0 where the leaf is
             empty), -2 - q combination q.
         combos: (Q, m) float64, weights of the claim's rows, >= 0, not all 0, of rows of one clause.
+            Rows of clauses are first multiplied by the least common multiple of their coefficients' denominators,
+            wherever multipliers are meant for them too.
         columns: (ReLU node, neurons (k,) int32 rising) that ``slopes`` and ``duals`` are for, K in all, in this order.
         slopes: (P, K) uint16, lower slopes in units of 1 / UNIT_SLOPE.
         slope_of: (R,) int32, which of ``slopes`` a row uses, or -1: those of the rule.
@@ -183,13 +185,13 @@ def _require_rows(tree: Tree, claim: Claim, name: str) -> None:
     counts, rows = tree.counts.values(), tree.rows.values()
     if len(counts) != leaves or any(count < 1 for count in counts) or sum(counts) != len(rows):
         raise CertificateError(f"{name}: a tree of {leaves} leaves and {len(rows)} rows has other counts of rows")
-    combos, width = tree.combos.values(), claim.num_rows
-    if (combos and tree.combos.shape[1] != width) or any(not -2 - tree.combos.shape[0] < row < width for row in rows):
+    combos, num_combos, width = tree.combos.values(), tree.combos.shape[0], claim.num_rows
+    if (num_combos and tree.combos.shape[1] != width) or any(not -2 - num_combos < row < width for row in rows):
         raise CertificateError(f"{name}: a tree's rows or combos are not of the claim's {width} rows")
     if not finite(tree.combos) or any(weight < 0 for weight in combos):
         raise CertificateError(f"{name}: a combo has a weight that is negative or not finite")
     clause_of = [clause for clause, own in enumerate(claim.clauses) for _ in own]
-    for combo in range(tree.combos.shape[0]):
+    for combo in range(num_combos):
         weights = combos[combo * width : (combo + 1) * width]
         if len({clause for clause, weight in zip(clause_of, weights, strict=True) if weight}) != 1:
             raise CertificateError(f"{name}: combo {combo} does not combine rows of one clause")
