@@ -29,10 +29,12 @@ class Counterexample:
 
     Attributes:
         x: (n_0,) float64 values of the point, each exactly a float32 where the input was float32.
-        row: the claim's row that fails.
-        margin: that row's value C f(x) + d, evaluated exactly and rounded to the nearest float64; <= 0.
-        margin_float32: the same row in the float32 forward pass.
+        row: the claim's row that fails; in a claim of clauses, the clause all of whose rows fail.
+        margin: that row's value C f(x) + d (a clause's: the greatest of its rows'), evaluated exactly and rounded to
+            the nearest float64; <= 0.
+        margin_float32: the same in the float32 forward pass.
         misclassified: the point is the clean input itself, which already violates the claim.
+        outputs: (n_K,) of the float32 forward pass, where they are kept.
     """
 
     x: NDArray[np.float64]
@@ -40,11 +42,17 @@ class Counterexample:
     margin: float
     margin_float32: float
     misclassified: bool = False
+    outputs: NDArray[np.float32] | None = None
 
     @property
     def agrees(self) -> bool:
         """Whether the float32 forward pass fails the claim as well."""
         return self.margin_float32 <= 0
+
+    @property
+    def note(self) -> str:
+        """What a result must say where the two forward passes disagree; empty if they agree."""
+        return "" if self.agrees else f"the float32 forward pass gives {self.margin_float32:.3g} at the witness"
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +70,7 @@ class Result:
         label, predicted: the classes, where the claim is a label.
         counterexample, certificate: the evidence; the certificate as the bytes of its file.
         claimed: (m,) lower bounds that engines and solvers claim, proved or not; NaN where none.
+        leaves: of the certificate, where they were counted.
     """
 
     index: int
@@ -76,6 +85,7 @@ class Result:
     counterexample: Counterexample | None = None
     certificate: bytes | None = None
     claimed: NDArray[np.float64] | None = None
+    leaves: int | None = None
 
     @property
     def margin_lower(self) -> float:
@@ -86,6 +96,7 @@ class Result:
         """The line of ``results.jsonl``; the two arguments are the evidence files' paths in the run folder."""
         lower = self.margin_lower
         claimed = math.nan if self.claimed is None or not self.claimed.size else float(self.claimed.min())
+        counted = {} if self.leaves is None else {"leaves": self.leaves}
         return {
             "index": self.index,
             "label": self.label,
@@ -96,6 +107,7 @@ class Result:
             "margin_lower": lower if math.isfinite(lower) else None,
             "margin_claimed": claimed if math.isfinite(claimed) else None,
             "seconds": round(self.seconds, 6),
+            **counted,
             "certificate": certificate,
             "counterexample": counterexample,
         }

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -39,6 +40,8 @@ def attack(
     step_size: float = 0.25,
     early_stop: bool = True,
     start: Tensor | None = None,
+    clauses: tuple[tuple[int, ...], ...] | None = None,
+    deadline: float = math.inf,
 ) -> AttackResult:
     """Search the region of each of B examples for a point where the claim fails.
 
@@ -46,7 +49,7 @@ def attack(
         network: in the dtype and on the device of the search.
         region, spec: B input sets and B claims; converted to the network's dtype and device.
         method: a key of ATTACKS.
-        steps, restarts, loss, seed, schedule, step_size, early_stop: see ``AttackOptions``.
+        steps, restarts, loss, seed, schedule, step_size, early_stop, clauses, deadline: see ``AttackOptions``.
         start: (B, n_0) or (B, *input shape) where the first run begins, the clean inputs say; moved into
             the region. By default the region's middle.
 
@@ -60,7 +63,9 @@ def attack(
     """
     if method not in ATTACKS:
         raise UsageError(f"attack method: {method!r} is not one of {', '.join(ATTACKS)}")
-    options = AttackOptions(steps, restarts, loss, schedule, step_size, seed, early_stop)
+    options = AttackOptions(
+        steps, restarts, loss, schedule, step_size, seed, early_stop, clauses=clauses, deadline=deadline
+    )
     network = network.detach()
     region = region.to(network.dtype, network.device)
     spec = spec.to(network.dtype, network.device)
@@ -74,8 +79,7 @@ def attack(
     if not len(begin):
         return AttackResult(begin, begin.new_zeros(0), torch.zeros(0, dtype=torch.int64, device=begin.device))
     begin = project(begin, region)
-    runs = spec.d.shape[1] if loss == "targeted" else 1
-    chunk = max(1, options.max_floats // (runs * sum(network.sizes)))
+    chunk = max(1, options.max_floats // (options.targets(spec) * sum(network.sizes)))
     parts = [
         ATTACKS[method](network, region.select(part), spec.select(part), begin[part], options)
         for part in torch.split(torch.arange(len(begin), device=begin.device), chunk)

@@ -1,11 +1,13 @@
 """What every attack takes and returns: AttackOptions and AttackResult.
 
-Shapes: ``B`` examples, ``n_0`` inputs, ``m`` rows of the claim.
+Shapes: ``B`` examples, ``n_0`` inputs, ``m`` rows of the claim, ``k`` clauses. A claim fails where all rows of a clause
+fail; without ``AttackOptions.clauses`` every row is a clause of its own.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from lpverify.attack.losses import LOSSES
 from lpverify.errors import UsageError
+from lpverify.problem import Specification
 
 SCHEDULES = ("constant", "linear")
 
@@ -24,12 +27,14 @@ class AttackOptions:
     Attributes:
         steps: gradient steps of a restart, >= 0.
         restarts: runs from different starts, >= 1; the first begins at the given start, the others at random.
-        loss: a key of ``losses.LOSSES``; "targeted" makes one run for each row of the claim.
+        loss: a key of ``losses.LOSSES``; "targeted" makes one run for each clause.
         schedule: step sizes over a run, "constant" or "linear" (falling to nothing).
         step_size: the first step as a share of the radius (of eps, or of half of the box's width), > 0.
         seed: of the random starts; one draw serves all examples, so batching changes no start.
-        early_stop: leave an example as soon as some row's margin is <= 0; without it the least margin is sought.
+        early_stop: leave an example as soon as some clause's margin is <= 0; without it the least margin is sought.
         max_floats: how many activations may be held at once; bounds the memory.
+        clauses: the rows of each clause, the same for all examples; None: every row is one.
+        deadline: when to stop with what was found so far (``time.perf_counter``).
     """
 
     steps: int = 40
@@ -40,6 +45,8 @@ class AttackOptions:
     seed: int = 0
     early_stop: bool = True
     max_floats: int = 2**26
+    clauses: tuple[tuple[int, ...], ...] | None = None
+    deadline: float = math.inf
 
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
@@ -55,6 +62,28 @@ class AttackOptions:
         """The size of a step (counted from 0) as a share of the radius."""
         return self.step_size * (1.0 if self.schedule == "constant" else 1.0 - step / self.steps)
 
+    @property
+    def is_late(self) -> bool:
+        """Whether the deadline has passed."""
+        return time.perf_counter() > self.deadline
+
+    def targets(self, spec: Specification) -> int:
+        """How many runs a start makes: one for each clause if the loss is "targeted"."""
+        if self.loss != "targeted":
+            return 1
+        return spec.d.shape[1] if self.clauses is None else len(self.clauses)
+
+    def margins(self, spec: Specification, outputs: Tensor) -> Tensor:
+        """The margins of the clauses, each the greatest of its rows': outputs (R, n_K) -> (R, k)."""
+        rows = spec.margins(outputs)
+        if self.clauses is None:
+            return rows
+        # Shorter clauses are filled up with a column that never counts; one without rows fails everywhere.
+        longest, none = max(1, *map(len, self.clauses)), rows.shape[1]
+        index = [[*clause, *[none] * (longest - len(clause))] for clause in self.clauses]
+        filled = torch.cat([rows, torch.full_like(rows[:, :1], -torch.inf)], 1)
+        return filled[:, torch.tensor(index, device=rows.device)].amax(2)
+
 
 @dataclass(frozen=True, eq=False)
 class AttackResult:
@@ -62,9 +91,9 @@ class AttackResult:
 
     Attributes:
         points: (B, n_0), inside the region up to the rounding of its dtype.
-        margins: (B,) the least row margin at the point by the network's forward pass in its own dtype; an
+        margins: (B,) the least clause's margin at the point by the network's forward pass in its own dtype; an
             upper bound of the true minimum up to rounding. Infinite if no finite margin was met.
-        rows: (B,) int64, the row with that margin.
+        rows: (B,) int64, the row (of a claim of clauses: the clause) with that margin.
     """
 
     points: Tensor

@@ -7,6 +7,7 @@ floats inside the exact input set, and the float32 forward pass is asked as well
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -28,6 +29,8 @@ __all__ = [
     "into_exact_box",
     "into_intervals",
     "make_counterexample",
+    "nearest",
+    "rational_outputs",
 ]
 
 
@@ -44,13 +47,35 @@ def exact_outputs(network: Network, x: NDArray[Any]) -> Dyadic:
         raise ShapeError(f"point: {len(x)} values, expected {network.input_size} as the network's input")
     if not np.isfinite(x).all():
         raise DataError(f"point: input {int(np.flatnonzero(~np.isfinite(x))[0])} is not finite")
-    values: list[Dyadic] = [dyadic(x)]
+    return _outputs(network, dyadic(x), 1)
+
+
+def rational_outputs(network: Network, x: Sequence[Fraction]) -> list[Fraction]:
+    """f(x) without any rounding, for one input x (n_0,) of rationals.
+
+    Raises:
+        ShapeError, ModelError: as ``exact_outputs``.
+    """
+    if len(x) != network.input_size:
+        raise ShapeError(f"point: {len(x)} values, expected {network.input_size} as the network's input")
+    # Times the odd part of the common denominator, inputs are dyadic; outputs are then times the same.
+    common = math.lcm(*(value.denominator for value in x))
+    power = (common & -common).bit_length() - 1
+    whole = np.array([value.numerator * (common // value.denominator) for value in x], dtype=object)
+    outputs = _outputs(network, Dyadic(whole, -power), common >> power)
+    return [value / (common >> power) for value in outputs.fractions()]
+
+
+def _outputs(network: Network, start: Dyadic, scale: int) -> Dyadic:
+    """``scale`` f(start / scale): biases are scaled, and a ReLU commutes with a positive factor."""
+    values: list[Dyadic] = [start]
     for index, node in enumerate(network.nodes[1:], start=1):
         if isinstance(node, ReLU):
             values.append(values[node.input].relu())
         elif isinstance(node, Affine):
             _require_finite(node, index)
-            total = dyadic(as_numpy(node.bias))
+            bias = dyadic(as_numpy(node.bias))
+            total = Dyadic(bias.ints * scale, bias.exponent)
             for source, linear in zip(node.inputs, node.maps, strict=True):
                 total = total + apply(linear, values[source])
             values.append(total)
@@ -99,7 +124,7 @@ def make_counterexample(
         return None
     point = np.asarray(x, dtype=np.float64).ravel().copy()
     single = _float32_margin(network32, point, C, d, row)
-    return Counterexample(point, row, _nearest(margins[row]), single, misclassified)
+    return Counterexample(point, row, nearest(margins[row]), single, misclassified)
 
 
 def _float32_margin(network: Network, x: NDArray[np.float64], C: NDArray[Any], d: NDArray[Any], row: int) -> float:
@@ -110,7 +135,7 @@ def _float32_margin(network: Network, x: NDArray[np.float64], C: NDArray[Any], d
     return float(outputs[0] @ weights + float(np.asarray(d)[row]))
 
 
-def _nearest(value: Fraction) -> float:
+def nearest(value: Fraction) -> float:
     """The float64 nearest to a fraction; infinite beyond the range."""
     try:
         return float(value)

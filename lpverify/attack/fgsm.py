@@ -15,17 +15,19 @@ from lpverify.network import Network
 from lpverify.problem import Region, Specification
 
 
-def gradient(network: Network, spec: Specification, x: Tensor, targets: Tensor, loss: str) -> tuple[Tensor, Tensor]:
-    """The loss's gradient at x (R, n_0) and the claim's margins (R, m) there."""
+def gradient(
+    network: Network, spec: Specification, x: Tensor, targets: Tensor, options: AttackOptions
+) -> tuple[Tensor, Tensor]:
+    """The loss's gradient at x (R, n_0) and the clauses' margins (R, k) there."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        margins = spec.margins(network.forward(x))
-        (slope,) = torch.autograd.grad(LOSSES[loss](margins, targets).sum(), x)
+        margins = options.margins(spec, network.forward(x))
+        (slope,) = torch.autograd.grad(LOSSES[options.loss](margins, targets).sum(), x)
     return slope.nan_to_num(), margins.detach()
 
 
 def as_result(points: Tensor, margins: Tensor) -> AttackResult:
-    """The result at the given points (B, n_0) from their margins (B, m); NaN margins never win."""
+    """The result at the given points (B, n_0) from their margins (B, k); NaN margins never win."""
     least, rows = margins.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf).min(1)
     return AttackResult(points, least, rows)
 
@@ -33,15 +35,14 @@ def as_result(points: Tensor, margins: Tensor) -> AttackResult:
 def fgsm(
     network: Network, region: Region, spec: Specification, start: Tensor, options: AttackOptions
 ) -> AttackResult:
-    """The better of the start and one full step from it; with the loss "targeted", one step for each row."""
-    targets = range(spec.d.shape[1]) if options.loss == "targeted" else range(1)
+    """The better of the start and one full step from it; with the loss "targeted", one step for each clause."""
     best: AttackResult | None = None
-    for target in targets:
+    for target in range(options.targets(spec)):
         chosen = torch.full((len(start),), target, device=start.device)
-        slope, margins = gradient(network, spec, start, chosen, options.loss)
+        slope, margins = gradient(network, spec, start, chosen, options)
         best = as_result(start, margins) if best is None else best
         x = project(start + descent_step(slope, start, region, full_step(region)), region)
         with torch.no_grad():
-            best = best.better(as_result(x, spec.margins(network.forward(x))))
+            best = best.better(as_result(x, options.margins(spec, network.forward(x))))
     assert best is not None  # a claim has at least one row
     return best

@@ -64,8 +64,8 @@ def into_intervals(x: NDArray[Any], ends: Sequence[Interval], grid: Any = np.flo
 
     None if the ends of some coordinate have no such float between them.
     """
-    low = np.array([_round_up(e[0], grid) for e in ends], dtype=np.float64)
-    high = np.array([_round_up(-e[1], grid) for e in ends], dtype=np.float64) * -1.0 + 0.0
+    low = np.array([round_up(e[0], grid) for e in ends], dtype=np.float64)
+    high = np.array([round_up(-e[1], grid) for e in ends], dtype=np.float64) * -1.0 + 0.0
     return _clamped(_flat(x), low, high, grid)
 
 
@@ -97,8 +97,8 @@ def into_exact_box(
     low, high = _least(center, radius, grid), -_least(-center, radius, grid)
     if clip is not None:
         _require_reach(center, radius, eps, clip)
-        low = np.maximum(low, _round_up(decimal_fraction(clip[0], "clip"), grid))
-        high = np.minimum(high, -_round_up(-decimal_fraction(clip[1], "clip"), grid))
+        low = np.maximum(low, round_up(decimal_fraction(clip[0], "clip"), grid))
+        high = np.minimum(high, -round_up(-decimal_fraction(clip[1], "clip"), grid))
     moved, near = _clamped(x, low, high, grid), _clamped(center, low, high, grid)
     if moved is None or near is None or _in_ball(moved, center, radius, norm):
         return moved
@@ -156,7 +156,7 @@ def _least(center: Floats, radius: Fraction, grid: Any) -> Floats:
     room = ~_above(_difference(center, below.astype(np.float64)), radius) & (below < value)
     # Where center - radius nearly cancels, its float is many steps off: those few go through fractions.
     for i in np.flatnonzero(short | room):
-        value[i] = _round_up(Fraction(center[i]) - radius, grid)
+        value[i] = round_up(Fraction(center[i]) - radius, grid)
     return np.asarray(value, dtype=np.float64)
 
 
@@ -180,7 +180,7 @@ def _clamped(x: Floats, low: Floats, high: Floats, grid: Any) -> Floats | None:
     return np.clip(np.where(np.isnan(nearest), low, nearest), low, high) + 0.0
 
 
-def _round_up(value: Fraction, grid: Any) -> float:
+def round_up(value: Fraction, grid: Any) -> float:
     """The least float of dtype ``grid`` that is >= value."""
     try:
         rounded = grid(float(value))

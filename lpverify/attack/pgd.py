@@ -21,24 +21,24 @@ def pgd(
     """The best point of FGSM and of all restarts; never worse than ``fgsm`` with the same options."""
     best = fgsm(network, region, spec, start, options)
     generator = torch.Generator().manual_seed(options.seed)
-    rows = spec.d.shape[1] if options.loss == "targeted" else 1
+    rows = options.targets(spec)
     for restart in range(options.restarts):
         noise = torch.rand(rows, start.shape[1], generator=generator, dtype=torch.float64).to(start)
         open_ = best.margins > 0 if options.early_stop else torch.ones_like(best.margins, dtype=torch.bool)
         index = open_.nonzero().squeeze(1)
-        if not len(index):
+        if not len(index) or options.is_late:
             break
-        # Run r is for example index[r // rows] and row r % rows.
+        # Run r is for example index[r // rows] and clause r % rows.
         owner = index.repeat_interleave(rows)
         targets = torch.arange(rows, device=start.device).repeat(len(index))
         runs = region.select(owner)
         x = start[owner] if restart == 0 else random_point(runs, noise.repeat(len(index), 1))
-        found = _descend(network, runs, spec.select(owner), x, targets, options, owner)
+        found = descend(network, runs, spec.select(owner), x, targets, options, owner)
         best = best.better(_scatter(_best_of_rows(found, rows), index, best))
     return best
 
 
-def _descend(
+def descend(
     network: Network,
     region: Region,
     spec: Specification,
@@ -47,15 +47,22 @@ def _descend(
     options: AttackOptions,
     owner: Tensor,
 ) -> AttackResult:
-    """The best iterate of each run. With early stop, all runs of an example end once one of them succeeds."""
+    """The best iterate of each run (R of them). With early stop, all runs of an example end once one of them succeeds.
+
+    Args:
+        region, spec: of each run.
+        x: (R, n_0) where the runs begin.
+        targets: (R,) the clause that a run with the loss "targeted" is after.
+        owner: (R,) the example that a run is for.
+    """
     runs = torch.arange(len(x), device=x.device)
     found = AttackResult(x, x.new_full((len(x),), torch.inf), torch.zeros_like(runs))
     done = torch.zeros(int(owner.max()) + 1, dtype=torch.bool, device=x.device)
     for step in range(options.steps + 1):
-        slope, margins = gradient(network, spec, x, targets, options.loss)
+        slope, margins = gradient(network, spec, x, targets, options)
         here = as_result(x, margins)
         found = found.better(_scatter(here, runs, found))
-        if step == options.steps:
+        if step == options.steps or options.is_late:
             break
         x = project(x + descent_step(slope, x, region, options.rate(step)), region)
         done[owner[runs[here.falsified]]] = True

@@ -1,0 +1,142 @@
+"""The search for a counterexample of one claim: corners and random points, then descents from the best of them.
+
+It proposes points in the engine's arithmetic; ``Task.witness`` decides by exact evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lpverify.attack.base import AttackOptions, AttackResult
+from lpverify.attack.pgd import descend
+from lpverify.attack.steepest import project, random_point, start_point
+from lpverify.problem import Box, Region, Specification
+
+if TYPE_CHECKING:
+    from lpverify.search.task import Task
+
+# How many activations the first points, and the runs of one descent, may need: large networks get fewer of them.
+POINT_FLOATS, RUN_FLOATS = 2**20, 2**24
+LEAST_POINTS, MOST_POINTS = 4, 256
+# With at most so many inputs that are free, every corner of the box is among the first points.
+CORNER_INPUTS = 6
+# The first steps of the last descents, in float64 from the best points: for claims that are nearly true.
+FINE_STEPS = (0.05, 0.002)
+FINE_RUNS = 4
+
+
+def attack_claim(
+    task: Task, *, steps: int = 40, restarts: int = 10, seed: int = 0, start: Tensor | None = None
+) -> bool:
+    """Search the task's region for a point where its claim fails; whether ``task.witness`` accepted one.
+
+    Args:
+        steps: of each descent.
+        restarts: how many descents go after the least clause; then as many, but at least one a clause, go after each
+            clause by itself. Half of them begin at the best of the first points, the others at random ones.
+        seed: of the random points.
+        start: (p, n_0) further points to begin from.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    points = first_points(task.region, sum(task.network.sizes), generator)
+    if start is not None:
+        points = torch.cat([project(start.to(points), _repeated(task.region, len(start))), points])
+    if not all(task.clauses):
+        # Where a clause has no rows, every point fails.
+        return task.witness(points[0].detach().cpu().double().numpy())
+    if task.try_points(points):
+        return True
+    points = points[task.margin(task.values(points)).argsort()[: max(1, restarts // 2)]]
+    found = _Found(points, task.margin(task.values(points)))
+    for loss in ("margin", "targeted") if len(task.clauses) > 1 else ("margin",):
+        options = AttackOptions(steps=steps, loss=loss, clauses=task.clauses, deadline=task.deadline)
+        for runs in _chunks(task, options, points, restarts, generator):
+            found = found.join(_descend(task, options, runs), most=FINE_RUNS)
+            if task.try_points(found.points):
+                return True
+            if task.is_late():
+                return False
+    double = replace(task, network=task.network.to(torch.float64), region=task.region.to(torch.float64),
+                     C=task.C.double(), d=task.d.double())  # fmt: skip
+    for step in FINE_STEPS:
+        options = AttackOptions(steps=steps, step_size=step, clauses=task.clauses, deadline=task.deadline)
+        runs = _Runs(found.points.double(), torch.zeros(len(found.points), dtype=torch.int64, device=points.device))
+        found = found.join(_descend(double, options, runs), most=FINE_RUNS)
+        if double.try_points(found.points.double()):
+            return True
+    return False
+
+
+@dataclass(frozen=True, eq=False)
+class _Runs:
+    """Where descents begin, (r, n_0), and the clause that each is after, (r,)."""
+
+    points: Tensor
+    targets: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """The best points so far (p, n_0), and the claim's margins there (p,)."""
+
+    points: Tensor
+    margins: Tensor
+
+    def join(self, other: AttackResult, most: int) -> _Found:
+        """The ``most`` best points of both, in the other's dtype."""
+        points = torch.cat([other.points, self.points.to(other.points)])
+        margins = torch.cat([other.margins, self.margins.to(other.margins)])
+        best = margins.argsort(stable=True)[:most]
+        return _Found(points[best], margins[best])
+
+
+def _chunks(
+    task: Task, options: AttackOptions, points: Tensor, restarts: int, generator: torch.Generator
+) -> Iterator[_Runs]:
+    """The descents of one loss, as many at once as memory allows."""
+    spec = Specification(task.C.unsqueeze(0), task.d.unsqueeze(0))
+    targets = options.targets(spec)
+    rounds = max(1, restarts // targets)
+    noise = torch.rand(rounds, points.shape[1], generator=generator, dtype=torch.float64).to(points)
+    begin = random_point(_repeated(task.region, rounds), noise)
+    begin[: min(rounds, len(points))] = points[:rounds]
+    chosen = torch.arange(targets, device=points.device).repeat(rounds)
+    begin = begin.repeat_interleave(targets, 0)
+    size = max(1, RUN_FLOATS // sum(task.network.sizes))
+    for part in torch.split(torch.arange(len(begin), device=points.device), size):
+        yield _Runs(begin[part], chosen[part])
+
+
+def _descend(task: Task, options: AttackOptions, runs: _Runs) -> AttackResult:
+    """The best point of each run; all end when one seems to succeed."""
+    one = torch.zeros(len(runs.points), dtype=torch.int64, device=runs.points.device)
+    spec = Specification(task.C.unsqueeze(0), task.d.unsqueeze(0)).select(one)
+    region = task.region.select(one)
+    return descend(task.network, region, spec, runs.points, runs.targets, options, one)
+
+
+def first_points(region: Region, size: int, generator: torch.Generator) -> Tensor:
+    """The middle of one region, corners and random points of it: (p, n_0), for a network of ``size`` units."""
+    count = max(LEAST_POINTS, min(MOST_POINTS, POINT_FLOATS // max(1, size)))
+    middle, inputs = start_point(region), region.lower.shape[1]
+    sides = torch.randint(0, 2, (count // 2, inputs), generator=generator, dtype=torch.float64)
+    free = (region.lower < region.upper)[0].nonzero().flatten()
+    if len(free) <= CORNER_INPUTS:
+        every = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * len(free)).reshape(-1, len(free))
+        sides = torch.zeros(len(every), inputs, dtype=torch.float64)
+        sides[:, free.cpu()] = every.double()
+    noise = torch.rand(count // 2, inputs, generator=generator, dtype=torch.float64)
+    corners = torch.where(sides.to(middle) > 0, region.upper, region.lower)
+    if not isinstance(region, Box):
+        corners = project(corners, _repeated(region, len(corners)))
+    return torch.cat([middle, corners, random_point(_repeated(region, len(noise)), noise.to(middle))])
+
+
+def _repeated(region: Region, count: int) -> Region:
+    """One region, ``count`` times."""
+    return region.select([0] * count)
