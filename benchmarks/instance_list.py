@@ -23,7 +23,7 @@ class Instance:
         onnx, vnnlib: as the list writes them, relative to ``folder``.
         timeout: seconds that its benchmark allows.
         expected: ``sat``, ``unsat``, or empty where it is not known.
-        folder: that of the list.
+        folder: that of the list, absolute.
     """
 
     onnx: str
@@ -35,8 +35,8 @@ class Instance:
     @property
     def family(self) -> str:
         """The folder that holds the folder ``onnx``; without such a folder that of the list."""
-        parts = (self.folder.resolve() / self.onnx).resolve().parts
-        return parts[parts.index("onnx") - 1] if "onnx" in parts[1:-1] else self.folder.resolve().name
+        folders = (self.folder / self.onnx).parent.parts
+        return folders[folders.index("onnx") - 1] if "onnx" in folders else self.folder.name
 
     @property
     def model(self) -> Path:
@@ -66,14 +66,14 @@ def read(path: Path) -> list[Instance]:
     header = list(COLUMNS)
     if lines and lines[0][: len(COLUMNS)] == header:
         header = lines.pop(0)
-    found = []
+    found, folder = [], path.resolve().parent
     for line in lines:
         cells = dict(zip(header, line, strict=False))
         try:
             seconds = float(cells["timeout"])
         except (KeyError, ValueError):
             raise ValueError(f"{path}: {','.join(line)}: expected {','.join(COLUMNS)}") from None
-        found.append(Instance(cells["onnx"], cells["vnnlib"], seconds, cells.get("verdict", ""), path.parent))
+        found.append(Instance(cells["onnx"], cells["vnnlib"], seconds, cells.get("verdict", ""), folder))
     return found
 
 
