@@ -49,6 +49,8 @@ class Declarations:
             raise Refused("compares two networks; lpverify reads properties of one network")
         if command == "declare-hidden":
             raise Refused("names a hidden node; lpverify reads constraints on inputs and outputs only")
+        if self._network:
+            raise Refused("belongs to a second network; lpverify reads properties of one network")
         return self._tensor(command == "declare-output", args, position)
 
     def tensors(self) -> tuple[Tensor, Tensor]:
@@ -137,8 +139,6 @@ class Declarations:
         return found
 
     def _whole(self, args: list[Any]) -> None:
-        if self._network:
-            raise Refused("is the second network; lpverify reads properties of one network")
         if self.names and not self._sides:
             raise Refused("follows variables of VNN-LIB 1.0; use one version")
         if not args or not isinstance(args[0], str) or not NAME.fullmatch(args[0]):

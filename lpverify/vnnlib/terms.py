@@ -133,7 +133,13 @@ def compare(operator: str, args: Sequence[Term], work: Work) -> Formula:
         low, high = _between(args, work, open_=True)
         return joined(True, [low, high])
     first, second = args if operator[0] == "<" else (args[1], args[0])
-    return _below(_difference(first, second, work), open_=len(operator) == 1)
+    open_ = len(operator) == 1
+    # Nearly all comparisons of a file are such bounds: taken directly they are read twice as fast.
+    if isinstance(first, int) and first >= 0 and isinstance(second, Fraction):
+        return Bound(first, True, second, open_)
+    if isinstance(second, int) and second >= 0 and isinstance(first, Fraction):
+        return Bound(second, False, first, open_)
+    return _below(_difference(first, second, work), open_)
 
 
 def _between(args: Sequence[Term], work: Work, open_: bool = False) -> tuple[Formula, Formula]:
