@@ -52,7 +52,7 @@ def require_fit(network: ExactNetwork, claim: Claim, tree: Tree) -> None:
     """Raise CertificateError if a split or a column is not of this network, or an input is split without a box."""
     sizes = [node.size if node.kind == "relu" else -1 for node in network.nodes]
     for node, neurons in tree.columns:
-        if node >= len(sizes) or any(not 0 <= neuron < sizes[node] for neuron in neurons.values()):
+        if node >= len(sizes) or any(not 0 <= neuron < sizes[node] for neuron in [0, *neurons.values()]):
             raise CertificateError(f"certificate: a tree has columns of node {node} that are no neurons of a ReLU")
     boxed = not isinstance(claim.region, BallRegion) or claim.region.norm == "inf"
     kinds, places = [kind for kind in bytes(tree.kinds.data) if kind], tree.places.values()
