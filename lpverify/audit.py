@@ -3,7 +3,9 @@
 Every ``verified`` line must name a certificate that the checker accepts, about this network and this label;
 every ``falsified`` line a witness that exact evaluation accepts; all of them about the same radius, norm and
 clip, and as many as the summary says. A line of radii must name a certificate at its certified radius, and a
-witness at the attacked one or at the nearer one that a solver pointed to, if it gives such radii. That line i is
+witness at the attacked one or at the nearer one that a solver pointed to, if it gives such radii. In a run about a
+property, line i is about claim i of the property file, which is read again: the evidence must be about that very
+claim, and ``verified`` altogether needs all claims. That line i is otherwise
 about example i of a data set can only be told with that data set at hand (``examples``). ``margin_lower``,
 ``exact_lower``, ``predicted`` and times are reports, not claims.
 """
@@ -22,10 +24,12 @@ from typing import TYPE_CHECKING, Any
 from lpverify.certificate import exact as exact_checker
 from lpverify.certificate.claim import BallRegion, Claim, LabelRows, decimal
 from lpverify.certificate.exact_linear import ExactNetwork, convert
+from lpverify.certificate.exact_region import point_meant
 from lpverify.certificate.graph import PlainNetwork, read_network
 from lpverify.certificate.proof import Certificate, decode, decode_witness
-from lpverify.errors import CertificateError, UsageError
-from lpverify.run_folder import NETWORK, RADII, RESULTS, SUMMARY
+from lpverify.errors import CertificateError, DataError, UsageError
+from lpverify.run_folder import NETWORK, PROPERTY, RADII, RESULTS, SUMMARY
+from lpverify.vnnlib import Property, read_property
 
 if TYPE_CHECKING:
     from lpverify.data import Examples
@@ -43,13 +47,41 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """What the evidence of one line was found to be.
+
+    Attributes:
+        kind: "certificate", "witness", "both" or "nothing".
+        leaves: of the certificate; 0 without one.
+        message: what the checker says of the witness, else of the certificate.
+    """
+
+    kind: str
+    leaves: int = 0
+    message: str = ""
+
+
+@dataclass(frozen=True)
 class Run:
-    """A run's files, parsed: the lines, the network and the summary (None if the run did not get that far)."""
+    """A run's files, parsed: the lines, the network and the summary (None if the run did not get that far).
+
+    ``asked`` is the property of a run about one.
+    """
 
     path: Path
     lines: tuple[Line, ...]
     network: PlainNetwork
     summary: dict[str, Any] | None
+    asked: Property | None = None
+
+    @property
+    def verdict(self) -> str:
+        """What the lines of a run about a property say of it altogether."""
+        said = Counter(line.record.get("verdict") for line in self.lines)
+        assert self.asked is not None
+        if said["falsified"]:
+            return "falsified"
+        return "verified" if said["verified"] == len(self.asked.claims) else "unknown"
 
     @property
     def is_radius(self) -> bool:
@@ -72,11 +104,19 @@ def open_run(path: Path) -> Run:
     summary = _summary(path / SUMMARY)
     if summary is not None:
         _cross_check_summary(path, summary, network, lines, name == RESULTS)
-    return Run(path, lines, network, summary)
+    run = Run(path, lines, network, summary, _property(path))
+    if run.asked is not None:
+        _cross_check_property(run, run.asked)
+    return run
 
 
 def audit(run: Run, *, exact: bool = False, examples: Examples | None = None) -> Iterator[str]:
-    """Check every line's evidence in order; yields "certificate", "witness", "both" or "nothing" for each line.
+    """As ``judge_lines``; yields only each line's kind."""
+    return (judged.kind for judged in judge_lines(run, exact=exact, examples=examples))
+
+
+def judge_lines(run: Run, *, exact: bool = False, examples: Examples | None = None) -> Iterator[Judged]:
+    """Check every line's evidence in order.
 
     Args:
         run: the folder's files.
@@ -99,11 +139,13 @@ def audit(run: Run, *, exact: bool = False, examples: Examples | None = None) ->
         for i, line in enumerate(batch):
             if i in judged:
                 _require(judged[i], line, line.record["certificate"])
-            is_falsified = _is_falsified(line)
+            is_falsified, leaves, message = _is_falsified(line), 0, ""
+            if i in judged:
+                leaves, message = judged[i].leaves, judged[i].message
             if is_falsified:
-                _check_witness(run, line, integers, asked, examples)
+                message = _check_witness(run, line, integers, asked, examples)
             kinds = {(True, True): "both", (True, False): "certificate", (False, True): "witness"}
-            yield kinds.get((i in judged, is_falsified), "nothing")
+            yield Judged(kinds.get((i in judged, is_falsified), "nothing"), leaves, message)
 
 
 class _RigorousChecker:
@@ -156,14 +198,20 @@ def _certificate(run: Run, line: Line, asked: Asked, examples: Examples | None) 
 
 def _check_witness(
     run: Run, line: Line, integers: ExactNetwork, asked: Asked, examples: Examples | None
-) -> None:
+) -> str:
     path = _evidence(run, line, "counterexample")
     witness = decode_witness(_read(path), str(path))
     _check_claim(run, line, witness.claim, witness.network, asked)
     _check_input(line, witness.claim, examples)
     if run.is_radius and isinstance(witness.claim.region, BallRegion):
         _require_radius(line, f"{path} is for", witness.claim.region.eps, _reached(line))
-    _require(exact_checker.check_witness(integers, witness), line, line.record["counterexample"])
+    outcome = exact_checker.check_witness(integers, witness)
+    _require(outcome, line, line.record["counterexample"])
+    if run.asked is not None:
+        meant = point_meant(witness.claim.region, [Fraction(v) for v in witness.x.values()])
+        if not run.asked.inside(line.record["index"], meant):
+            raise CertificateError(f"{line.where}: {path} lies on a side of its box that the property leaves out")
+    return outcome.message
 
 
 def _require_radius(line: Line, evidence: str, eps: str, stated: Any) -> None:
@@ -177,6 +225,11 @@ def _check_claim(run: Run, line: Line, claim: Claim, network: str, asked: Asked)
         raise CertificateError(
             f"{line.where}: its evidence names network {network[:12]}, the folder holds {run.network.sha256[:12]}"
         )
+    if run.asked is not None:
+        index = line.record["index"]
+        if claim != run.asked.claims[index]:
+            raise CertificateError(f"{line.where}: its evidence is not about claim {index} of {PROPERTY[0]}")
+        return
     label = line.record.get("label")
     if not isinstance(claim.rows, LabelRows) or claim.rows.label != label:
         stated = f"label {claim.rows.label}" if isinstance(claim.rows, LabelRows) else "a linear claim"
@@ -252,6 +305,29 @@ def _parse(text: bytes, where: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise CertificateError(f"{where}: not a JSON object")
     return found
+
+
+def _property(path: Path) -> Property | None:
+    found = [path / name for name in PROPERTY if (path / name).is_file()]
+    if len(found) > 1:
+        raise CertificateError(f"{path}: holds {PROPERTY[0]} and {PROPERTY[1]}; one of them is foreign")
+    try:
+        return read_property(found[0]) if found else None
+    except DataError as error:
+        raise CertificateError(str(error)) from None
+
+
+def _cross_check_property(run: Run, asked: Property) -> None:
+    have, want = (asked.inputs, asked.outputs), (run.network.nodes[0].size, run.network.nodes[-1].size)
+    if have != want:
+        raise CertificateError(f"{run.path}: the property has (inputs, outputs) {have}, the network {want}")
+    for line in run.lines:
+        if not 0 <= line.record["index"] < len(asked.claims):
+            raise CertificateError(f"{line.where}: the property has {len(asked.claims)} claims, numbered from 0")
+    if run.summary is not None and run.summary.get("verdict") != run.verdict:
+        raise CertificateError(
+            f"{run.path / SUMMARY}: the property is {run.summary.get('verdict')}, but the results say {run.verdict}"
+        )
 
 
 def _cross_check_summary(

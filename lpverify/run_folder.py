@@ -6,6 +6,7 @@
     RUN/network.lpnet                   the lowered network, by whose SHA-256 the evidence names it
     RUN/certificates/000012.lpcert      the proof for example 12
     RUN/counterexamples/000012.lpwit    the witness for example 12
+    RUN/property.vnnlib[.gz]            the property, in a run about one; its claims take the examples' place
 
 ``results.jsonl`` grows line by line, each flushed, and a line is written after the evidence that it names.
 Every other file is written under a temporary name and renamed.
@@ -41,6 +42,8 @@ RESULTS = "results.jsonl"
 RADII = "radii.jsonl"
 SUMMARY = "summary.json"
 NETWORK = "network.lpnet"
+PROPERTY = ("property.vnnlib", "property.vnnlib.gz")
+GZIP = b"\x1f\x8b"
 CERTIFICATES, CERTIFICATE_SUFFIX = "certificates", ".lpcert"
 COUNTEREXAMPLES, COUNTEREXAMPLE_SUFFIX = "counterexamples", ".lpwit"
 TEMPORARY = ".tmp"
@@ -87,6 +90,10 @@ class RunFolder:
         """Store the network file, whose digest the witnesses of this run will name."""
         self.network_sha256 = sha256
         write_atomic(self.path / NETWORK, data)
+
+    def write_property(self, data: bytes) -> None:
+        """Store the bytes of a VNN-LIB file, gzipped or not."""
+        write_atomic(self.path / PROPERTY[data.startswith(GZIP)], data)
 
     def add(self, result: Result, claim: Claim) -> None:
         """Append one result: its evidence first, then its line, flushed.
@@ -195,7 +202,7 @@ def disk(path: Path) -> Iterator[None]:
 
 def _remove_run(path: Path) -> None:
     """Remove what a run writes; refuse before removing anything if there is something else."""
-    ours = [path / RESULTS, path / RADII, path / SUMMARY, path / NETWORK]
+    ours = [path / name for name in (RESULTS, RADII, SUMMARY, NETWORK, *PROPERTY)]
     folders = {path / CERTIFICATES: CERTIFICATE_SUFFIX, path / COUNTEREXAMPLES: COUNTEREXAMPLE_SUFFIX}
     for folder, suffix in folders.items():
         ours.extend(p for p in _listed(folder) if p.name.removesuffix(TEMPORARY).endswith(suffix))

@@ -75,14 +75,24 @@ class AttackOptions:
 
     def margins(self, spec: Specification, outputs: Tensor) -> Tensor:
         """The margins of the clauses, each the greatest of its rows': outputs (R, n_K) -> (R, k)."""
+        return self.margins_and_heights(spec, outputs)[0]
+
+    def margins_and_heights(self, spec: Specification, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """The margins, and what a descent lowers in their place while they are > 0: (R, k), (R, k).
+
+        A clause's height is the sum of its rows' positive values. The greatest alone would pull a descent to and fro
+        between rows.
+        """
         rows = spec.margins(outputs)
         if self.clauses is None:
-            return rows
+            return rows, rows
         # Shorter clauses are filled up with a column that never counts; one without rows fails everywhere.
         longest, none = max(1, *map(len, self.clauses)), rows.shape[1]
         index = [[*clause, *[none] * (longest - len(clause))] for clause in self.clauses]
         filled = torch.cat([rows, torch.full_like(rows[:, :1], -torch.inf)], 1)
-        return filled[:, torch.tensor(index, device=rows.device)].amax(2)
+        values = filled[:, torch.tensor(index, device=rows.device)]
+        margins = values.amax(2)
+        return margins, torch.where(margins > 0, values.clamp(min=0).sum(2), margins)
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,8 +21,8 @@ def gradient(
     """The loss's gradient at x (R, n_0) and the clauses' margins (R, k) there."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        margins = options.margins(spec, network.forward(x))
-        (slope,) = torch.autograd.grad(LOSSES[options.loss](margins, targets).sum(), x)
+        margins, heights = options.margins_and_heights(spec, network.forward(x))
+        (slope,) = torch.autograd.grad(LOSSES[options.loss](heights, targets).sum(), x)
     return slope.nan_to_num(), margins.detach()
 
 

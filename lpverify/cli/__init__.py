@@ -26,6 +26,7 @@ from lpverify.cli.export import export
 from lpverify.cli.info import info
 from lpverify.cli.radius import radius
 from lpverify.cli.verify import verify
+from lpverify.cli.vnncomp import vnncomp
 from lpverify.errors import LpverifyError
 
 EPILOG = """\b
@@ -51,7 +52,7 @@ def cli(ctx: click.Context, debug: bool) -> None:
         ctx.exit(2)
 
 
-for command in (verify, bounds, radius, attack, export, check, info):
+for command in (verify, bounds, radius, attack, export, check, vnncomp, info):
     cli.add_command(command)
 
 

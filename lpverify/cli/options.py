@@ -160,12 +160,18 @@ SOURCE = Options((
     click.option("--scale", type=Positive(), help="Divide the x of FILE.npz by this, 255 for bytes."),
 ))  # fmt: skip
 
-DATA = Options((
-    click.option("--data", required=True, metavar="NAME|FILE.npz", help="mnist, fashion-mnist, digits, har, svhn, "
-                 "cifar10, or a file with arrays x and y."),
-    SOURCE,
-    click.option("--index", metavar="0:500|3,7", help="Which examples; all by default."),
-))  # fmt: skip
+
+def data_options(required: bool = True) -> Options:
+    """Where the examples come from, and which."""
+    return Options((
+        click.option("--data", required=required, metavar="NAME|FILE.npz", help="mnist, fashion-mnist, digits, har, "
+                     "svhn, cifar10, or a file with arrays x and y."),
+        SOURCE,
+        click.option("--index", metavar="0:500|3,7", help="Which examples; all by default."),
+    ))  # fmt: skip
+
+
+DATA = data_options()
 
 CLIP = Options((
     click.option("--norm", type=click.Choice(NORMS), default="inf", show_default=True),
@@ -173,10 +179,16 @@ CLIP = Options((
                  "done by default."),
 ))  # fmt: skip
 
-REGION = Options((
-    click.option("--eps", type=Radius(), required=True, help="Radius in raw input units, an exact decimal."),
-    CLIP,
-))  # fmt: skip
+
+def region_options(required: bool = True) -> Options:
+    """The ball about each example."""
+    return Options((
+        click.option("--eps", type=Radius(), required=required, help="Radius in raw input units, an exact decimal."),
+        CLIP,
+    ))  # fmt: skip
+
+
+REGION = region_options()
 
 ENGINE = Options((
     click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda", help="Where bounds are computed; "
@@ -192,7 +204,8 @@ ENGINE = Options((
 PROOF = Options((
     click.option("--semantics", type=click.Choice(("real", "float32")), default="real", show_default=True,
                  help="The network as a real function, or every float32 evaluation of it."),
-    click.option("--timeout", type=Positive(), metavar="S", help="Seconds for an example."),
+    click.option("--timeout", type=Positive(), metavar="S", help="Seconds for an example; for a property, for all "
+                 "of it, loading included."),
 ))  # fmt: skip
 
 SOLVER = Options((
@@ -208,7 +221,14 @@ SOLVER = Options((
 OBJECTIVE = click.option("--objective", type=click.Choice(("sign", "value")), default="sign", show_default=True,
                          help="What MILPs are asked for: which sign a margin has, or its exact value.")  # fmt: skip
 
-OUT = Options((
-    click.option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN/", help="Folder for results."),
-    click.option("--overwrite", is_flag=True, help="Replace the run that is in the folder."),
-))  # fmt: skip
+
+def out_options(required: bool = True) -> Options:
+    """The run folder."""
+    return Options((
+        click.option("--out", type=click.Path(path_type=Path), required=required, metavar="RUN/",
+                     help="Folder for results."),
+        click.option("--overwrite", is_flag=True, help="Replace the run that is in the folder."),
+    ))  # fmt: skip
+
+
+OUT = out_options()

@@ -1,45 +1,115 @@
-"""``lpverify verify``: the main job, from a model and examples to a run folder and a table."""
+"""``lpverify verify``: the main job, from a model and examples (or a property) to a run folder and a report."""
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from lpverify.cli.options import (
-    DATA,
     ENGINE,
     METHOD_NAMES,
     MODEL,
     OBJECTIVE,
-    OUT,
     PROOF,
-    REGION,
     SOLVER,
     Names,
+    data_options,
+    out_options,
+    region_options,
 )
+
+# What examples need, and a property states itself or has no use for.
+EXAMPLES = ("data", "data_dir", "split", "scale", "index", "eps", "norm", "clip", "objective")
+NEEDED = ("data", "eps", "out")
 
 
 @click.command()
 @MODEL
-@DATA
-@REGION
+@click.option("--vnnlib", type=click.Path(path_type=Path), metavar="FILE.vnnlib[.gz]", help="Decide the property of "
+              "this file (VNN-LIB 1.0 or 2.0) instead of examples; takes no --data, --eps or other ball, and --out "
+              "only to keep the evidence.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="With --vnnlib: end with the result as one line of JSON.")
+@data_options(required=False)
+@region_options(required=False)
 @click.option("--method", type=click.Choice(("auto", *METHOD_NAMES)), default="auto", show_default=True,
               help="auto tries the cheap methods first and the costly ones on what is left.")  # fmt: skip
 @PROOF
 @SOLVER
 @OBJECTIVE
 @ENGINE
-@OUT
+@out_options(required=False)
 @click.option("--fail-on", type=Names("falsified", "unknown", "verified"), metavar="VERDICTS",
               help="Exit with 1 if one of these verdicts occurs, like falsified,unknown.")  # fmt: skip
-def verify(model: Path, out: Path, overwrite: bool, fail_on: tuple[str, ...] | None, **given: Any) -> int:
+@click.pass_context
+def verify(
+    ctx: click.Context,
+    /,
+    model: Path,
+    vnnlib: Path | None,
+    as_json: bool,
+    out: Path | None,
+    overwrite: bool,
+    fail_on: tuple[str, ...] | None,
+    **given: Any,
+) -> int:
     """Decide for each example whether the network's answer is the same on the whole ball about it.
 
     Writes RUN/results.jsonl (one line an example), RUN/summary.json, the lowered network, a certificate for
     every verified example and a witness for every falsified one. `lpverify check RUN` judges them again.
+
+    With --vnnlib, decide one property: falsified if an input of the file's unsafe set exists, verified if there is
+    none. RUN then has one line for each box of the file, and a copy of the file.
     """
+    began = time.perf_counter()
+    if vnnlib is not None:
+        _refuse_examples(ctx, given)
+        return _verify_property(model, vnnlib, given, out, overwrite, as_json, fail_on, began)
+    missing = next((name for name in NEEDED if {**given, "out": out}[name] is None), None)
+    if missing is not None:
+        raise click.UsageError(f"Missing option '--{missing}'.")
+    if as_json:
+        raise click.UsageError("--json is for --vnnlib; runs over examples write RUN/results.jsonl")
+    assert out is not None
+    return _verify_examples(model, given, out, overwrite, fail_on)
+
+
+def _refuse_examples(ctx: click.Context, given: dict[str, Any]) -> None:
+    """Options that a property has no use for are refused, not ignored."""
+    for name in EXAMPLES:
+        if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            option = "--" + name.replace("_", "-")
+            raise click.UsageError(f"{option}: a property states inputs and outputs itself; leave it out with --vnnlib")
+    if given["method"] != "auto":
+        raise click.UsageError(f"--method {given['method']}: properties are decided by auto alone; leave it out")
+
+
+def _verify_property(
+    model: Path,
+    vnnlib: Path,
+    given: dict[str, Any],
+    out: Path | None,
+    overwrite: bool,
+    as_json: bool,
+    fail_on: tuple[str, ...] | None,
+    began: float,
+) -> int:
+    from lpverify.cli.property import report, run_property, to_json
+
+    done = run_property(model, vnnlib, given, out=out, overwrite=overwrite, began=began)
+    click.echo(report(done))
+    if as_json:
+        click.echo(json.dumps(to_json(done), allow_nan=False))
+    return int(done.conclusion.verdict.value in (fail_on or ()))
+
+
+def _verify_examples(
+    model: Path, given: dict[str, Any], out: Path, overwrite: bool, fail_on: tuple[str, ...] | None
+) -> int:
     from lpverify.cli.loading import describe, load_job, make_settings
     from lpverify.cli.running import run_stream
     from lpverify.summary import Stopwatch

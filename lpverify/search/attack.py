@@ -21,24 +21,26 @@ if TYPE_CHECKING:
     from lpverify.search.task import Task
 
 # How many activations the first points, and the runs of one descent, may need: large networks get fewer of them.
-POINT_FLOATS, RUN_FLOATS = 2**20, 2**24
-LEAST_POINTS, MOST_POINTS = 4, 256
+POINT_FLOATS, RUN_FLOATS = 2**20, 2**20
+FEWEST_RUNS, LEAST_POINTS, MOST_POINTS = 4, 4, 256
 # With at most so many inputs that are free, every corner of the box is among the first points.
 CORNER_INPUTS = 6
-# The first steps of the last descents, in float64 from the best points: for claims that are nearly true.
+# The first steps of the last descents, in float64 from the best points. They are for claims that nearly fail: where the
+# least margin found is at most such a share of the first points' greatest.
 FINE_STEPS = (0.05, 0.002)
-FINE_RUNS = 4
+FINE_RUNS, FINE_SHARE = 4, 0.25
 
 
 def attack_claim(
-    task: Task, *, steps: int = 40, restarts: int = 10, seed: int = 0, start: Tensor | None = None
+    task: Task, *, steps: int = 60, restarts: int = 100, seed: int = 0, start: Tensor | None = None
 ) -> bool:
     """Search the task's region for a point where its claim fails; whether ``task.witness`` accepted one.
 
     Args:
         steps: of each descent.
-        restarts: how many descents go after the least clause; then as many, but at least one a clause, go after each
-            clause by itself. Half of them begin at the best of the first points, the others at random ones.
+        restarts: how many descents go after the least clause, fewer for large networks; then as many, but at least one
+            a clause, go after each clause by itself. Half of them begin at the best of the first points, the others at
+            random ones.
         seed: of the random points.
         start: (p, n_0) further points to begin from.
     """
@@ -51,8 +53,10 @@ def attack_claim(
         return task.witness(points[0].detach().cpu().double().numpy())
     if task.try_points(points):
         return True
-    points = points[task.margin(task.values(points)).argsort()[: max(1, restarts // 2)]]
-    found = _Found(points, task.margin(task.values(points)))
+    margins = task.margin(task.values(points)).nan_to_num(nan=torch.inf)
+    best = margins.argsort()[: max(1, restarts // 2)]
+    near, points = FINE_SHARE * float(margins.max()), points[best]
+    found = _Found(points, margins[best])
     for loss in ("margin", "targeted") if len(task.clauses) > 1 else ("margin",):
         options = AttackOptions(steps=steps, loss=loss, clauses=task.clauses, deadline=task.deadline)
         for runs in _chunks(task, options, points, restarts, generator):
@@ -61,6 +65,8 @@ def attack_claim(
                 return True
             if task.is_late():
                 return False
+    if not float(found.margins.min()) <= near:
+        return False
     double = replace(task, network=task.network.to(torch.float64), region=task.region.to(torch.float64),
                      C=task.C.double(), d=task.d.double())  # fmt: skip
     for step in FINE_STEPS:
@@ -101,14 +107,14 @@ def _chunks(
     """The descents of one loss, as many at once as memory allows."""
     spec = Specification(task.C.unsqueeze(0), task.d.unsqueeze(0))
     targets = options.targets(spec)
-    rounds = max(1, restarts // targets)
+    most = max(FEWEST_RUNS, RUN_FLOATS // sum(task.network.sizes))
+    rounds = max(1, min(restarts, most) // targets)
     noise = torch.rand(rounds, points.shape[1], generator=generator, dtype=torch.float64).to(points)
     begin = random_point(_repeated(task.region, rounds), noise)
     begin[: min(rounds, len(points))] = points[:rounds]
     chosen = torch.arange(targets, device=points.device).repeat(rounds)
     begin = begin.repeat_interleave(targets, 0)
-    size = max(1, RUN_FLOATS // sum(task.network.sizes))
-    for part in torch.split(torch.arange(len(begin), device=points.device), size):
+    for part in torch.split(torch.arange(len(begin), device=points.device), most):
         yield _Runs(begin[part], chosen[part])
 
 
