@@ -99,12 +99,13 @@ class Reader:
             known, allowed = operator in COMMANDS, ", ".join(COMMANDS)
         elif outer.operator == "assert" or outer.logic:
             known, allowed = operator in LOGIC, "and or <= < >= > = == != + - * /"
+        elif outer.operator == "declare-network":
+            known, allowed = operator in ITEMS, "declare-input and declare-output"
         else:
-            known = outer.operator == "declare-network" and operator in ITEMS
-            allowed = "declare-input and declare-output" if outer.operator == "declare-network" else "no ( here"
+            known, allowed = False, f"names and shapes, but no parenthesis, in {outer.operator}"
         if not known:
             shown = self.source.shown(position, position + len(operator))
-            raise self.source.error(position, f"unknown operator {shown}; lpverify reads {allowed}")
+            raise self.source.error(position, f"unexpected {shown}; lpverify reads {allowed} here")
         stack[-1].operator, stack[-1].logic = operator, operator in LOGIC
 
     def _closed(self, closed: _Open, end: int) -> Any:
@@ -153,13 +154,13 @@ class Reader:
             raise self.source.error(position, str(error)) from None
 
     def _number(self, token: str, position: int) -> Fraction:
-        shown = self.source.shown(position, position + len(token))
         try:
             value = number(token)
+            if value is None and token.lower().lstrip("+-") in NON_FINITE:
+                raise Refused("is not finite; every bound must be a finite decimal")
+            if value is None:
+                raise Refused("is no declared variable and no decimal; declare it first")
         except Refused as error:
+            shown = self.source.shown(position, position + len(token))
             raise self.source.error(position, f"{shown} {error}") from None
-        if value is not None:
-            return value
-        if token.lower().lstrip("+-") in NON_FINITE:
-            raise self.source.error(position, f"{shown} is not finite; every bound must be a finite decimal")
-        raise self.source.error(position, f"{shown} is no declared variable and no decimal; declare it first")
+        return value

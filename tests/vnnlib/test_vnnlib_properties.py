@@ -218,7 +218,7 @@ def test_damaged_files_are_read_or_refused(text: str) -> None:
         except LpverifyError as error:
             assert "\n" not in str(error) and str(error).startswith("p.vnnlib, line ")
             outcomes["refused"] += 1
-    assert min(outcomes.values()) > 40
+    assert min(outcomes.values()) > 20
 
 
 def test_damaged_gzip_files_are_read_or_refused(tmp_path: Path) -> None:

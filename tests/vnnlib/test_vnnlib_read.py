@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -160,6 +161,7 @@ def test_version_2_with_a_scalar_several_dimensions_and_one_index_for_all(tmp_pa
 
 def test_names_hash_and_summary_of_version_1(tmp_path: Path) -> None:
     found = read(tmp_path, ONE + BOX + "(assert (<= Y_0 0))")
+    assert found.sha256 == hashlib.sha256((tmp_path / "p.vnnlib").read_bytes()).hexdigest()
     assert found.version == "1.0" and found.x.names == ("X_0",) and found.y.names == ("Y_0", "Y_1")
     assert found.summary() == "VNN-LIB 1.0, 1 inputs, 2 outputs, boxes 1, clauses 1, rows 1"
 
@@ -178,11 +180,11 @@ REFUSED = [
     ("()", "is empty"),
     ("((", "a ( where an operator was expected"),
     ("(assert", "never closed"),
-    ("(check-sat)", "unknown operator 'check-sat'; lpverify reads assert"),
+    ("(check-sat)", "unexpected 'check-sat'; lpverify reads assert"),
     ("(declare-const X_0 Int)", "is not of the form (declare-const X_0 Real)"),
     ("(declare-const Z_0 Real)", "names neither an input X_i nor an output Y_j"),
     ("(declare-const X_00 Real)", "names neither"),
-    ("(declare-const X_0 (Real))", "unknown operator 'Real'"),
+    ("(declare-const X_0 (Real))", "unexpected 'Real'"),
     (ONE + "(declare-const X_0 Real)", "line 4: '(declare-const X_0 Real)' was declared before"),
     (ONE + "(declare-const X_2 Real)", "declares X_2 but not X_1"),
     ("(declare-const X_0 Real)", "declares no output"),
@@ -193,8 +195,8 @@ REFUSED = [
     (ONE + BOX + "(assert (<= (* Y_0 Y_1) 1))", "line 6: '(* Y_0 Y_1)' is a product of variables"),
     (ONE + BOX + "(assert (<= (/ 1 Y_0) 1))", "does not divide one term by one constant"),
     (ONE + BOX + "(assert (<= (/ Y_0 (- 1 1)) 1))", "divides by 0"),
-    (ONE + BOX + "(assert\n (<= (sin Y_0) 1))", "line 7: unknown operator 'sin'"),
-    (ONE + BOX + "(assert (not (<= Y_0 1)))", "unknown operator 'not'"),
+    (ONE + BOX + "(assert\n (<= (sin Y_0) 1))", "line 7: unexpected 'sin'"),
+    (ONE + BOX + "(assert (not (<= Y_0 1)))", "unexpected 'not'"),
     (ONE + BOX + "(assert (<= Y_0 inf))", "'inf' is not finite"),
     (ONE + BOX + "(assert (<= Y_0 NaN))", "'NaN' is not finite"),
     (ONE + BOX + "(assert (<= Y_0 1e309))", "beyond the range of float64"),
@@ -230,7 +232,7 @@ REFUSED = [
     (NET + "(declare-network M (equal-to N) (declare-input A Real [1]))", "compares two networks"),
     ("(vnnlib-version <3.0>)", "does not read"),
     ("(vnnlib-version 2.0)", "is not of the form"),
-    ("(declare-input A Real [1])", "unknown operator 'declare-input'"),
+    ("(declare-input A Real [1])", "unexpected 'declare-input'"),
     (NET + BOX2 + "(assert (<= Y 0))", "'Y' of shape [2] without an index"),
     (NET + BOX2 + "(assert (<= Y[2] 0))", "index '[2]' does not fit 'Y' of shape [2]"),
     (NET + BOX2 + "(assert (<= Y[0,0] 0))", "does not fit"),
