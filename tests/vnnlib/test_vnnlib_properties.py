@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import json
 import random
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lpverify.certificate.claim import ClauseRows, Inequality
+from lpverify.certificate.claim import ClauseRows, Inequality, decode_claim, encode_claim
+from lpverify.certificate.container import Packed
 from lpverify.errors import DataError, LpverifyError
 from lpverify.vnnlib import Property, parse_property, read_property
 from lpverify.vnnlib.source import Source
@@ -110,6 +112,32 @@ def test_boxes_and_clauses_are_listed_once_and_none_is_empty(trees: list[Any]) -
     for claim in found.claims:
         assert all(low <= high for low, high in zip(claim.region.lower, claim.region.upper, strict=True))
         assert claim.rows.clauses and len(set(claim.rows.clauses)) == len(claim.rows.clauses)
+
+
+@settings(max_examples=100, deadline=None)
+@given(FORMULAS)
+def test_claims_survive_being_stored(tree: Any) -> None:
+    for claim in parsed(HEAD + BOX + f"(assert {write(tree)})").claims:
+        region, rows = encode_claim(claim, [])
+        header = json.loads(json.dumps({"region": region, "claim": rows}))
+        assert decode_claim(Packed(header, ())) == claim
+
+
+@pytest.mark.parametrize("long", ["1e-399", "1" * 309, "0." + "3" * 390, "(/ 1 " + "7" * 300 + ")"])
+def test_the_longest_constants_survive_being_stored(long: str) -> None:
+    text = HEAD + BOX + f"(assert (and (<= X_0 {long}) (<= (* {long} Y_0) {long})))"
+    (claim,) = parsed(text).claims
+    region, rows = encode_claim(claim, [])
+    assert decode_claim(Packed({"region": region, "claim": rows}, ())) == claim
+
+
+def test_bounds_without_a_common_denominator_are_refused() -> None:
+    primes = [p for p in range(2, 4000) if all(p % q for q in range(2, int(p**0.5) + 1))]
+    names = [f"X_{k}" for k in range(len(primes))]
+    head = "(declare-const Y_0 Real)" + "".join(f"(declare-const {name} Real)" for name in names)
+    text = head + "".join(f"(assert (= {name} (/ 1 {p})))" for name, p in zip(names, primes, strict=True))
+    with pytest.raises(DataError, match="common denominator takes over 4096 bits"):
+        parsed(text)
 
 
 DEPTH = 100_000
