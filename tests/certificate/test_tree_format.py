@@ -34,10 +34,11 @@ from lpverify.certificate.tree import Tree, walk
 from lpverify.errors import CertificateError
 from lpverify.serialize import raw_array
 
-NETWORK = random_network(5, (2, 3, 3, 2))
+NETWORK = random_network(6, (2, 3, 3, 2))
 PLAIN = plain(NETWORK)
-REGION = RationalBox((Fraction(-1, 3), Fraction(1, 10)), (Fraction(1, 2), Fraction(1, 10)))
-CLAUSES = clauses(2, [({0: "1/3", 1: -1}, "9/2", True), ({1: 1}, 3, False)], [({}, 1, True)], [({0: 1}, "7/2", True)])
+REGION = RationalBox((Fraction(-7, 3), Fraction(1, 10)), (Fraction(5, 2), Fraction(1, 10)))
+EITHER = [({0: "1/3", 1: -1}, "181/100", True), ({1: 1}, "31/100", False)]
+CLAUSES = clauses(2, EITHER, [({}, 1, True)], [({0: 1}, 9, True)])
 
 
 def own(row: Any, *phases: float) -> Row:
@@ -53,7 +54,7 @@ def rich_tree() -> Tree:
 
 def rich() -> Certificate:
     single = tree([1], [Row([0, 0, 0.5, 0])], 4)
-    return tree_certificate(PLAIN.sha256, REGION, CLAUSES, rich_tree(), single, semantics="real")
+    return tree_certificate(PLAIN.sha256, REGION, CLAUSES, rich_tree(), single, rule="interval")
 
 
 def proved() -> Certificate:
@@ -217,6 +218,13 @@ def test_a_clause_in_two_trees_is_refused() -> None:
 
 
 # Changed bytes and fields
+
+
+def test_the_trees_are_needed() -> None:
+    """So that what follows is about them."""
+    for network, proof in ((NETWORK, rich()), (random_network(0, (2, 2, 1)), proved())):
+        assert check(plain(network), proof).accepted
+        assert not check(plain(network), replace(proof, trees=())).accepted
 
 
 def judged(proof: Certificate) -> bool:
