@@ -58,7 +58,9 @@ from lpverify.certificate.rigorous_linear import (
 from lpverify.certificate.rigorous_region import TINY, UNIT, Region, inner
 from lpverify.certificate.rigorous_relu import Explicit, Tables, absorb
 
+# The most entries of a piece, and the most rows: narrow rows are many and should stay in the processor's cache.
 CHUNK_ENTRIES = 2**20
+CHUNK_ROWS = 2**11
 
 
 class Network:
@@ -98,6 +100,8 @@ class Checker:
         phases: for ReLU nodes (B, n): 1 where an example is restricted to z >= 0, -1 to z <= 0, 0 elsewhere.
 
     Attributes:
+        range: bounds of every node's value.
+        before: for every ReLU node, bounds of its pre-activations: what is known of them there.
         empty: (B,) the examples found to have no point, where ``known`` or ``phases`` contradict a range. What else is
             said of them may be anything.
     """
@@ -115,6 +119,7 @@ class Checker:
         self.known, self.phases = known or {}, phases or {}
         self.empty: Flags = np.any(region.lower > region.upper, axis=1)
         self.range: dict[int, tuple[Array, Array]] = {}
+        self.before: dict[int, tuple[Array, Array]] = {}
         self.error: dict[int, Array] = {}
         self.slope: dict[int, Array] = {}
         self.tables: dict[int, Tables] = {}
@@ -131,7 +136,7 @@ class Checker:
                 for example, certificate in enumerate(certificates):
                     self._lemmas(index, example, certificate)
                 self._restrict(index, node.inputs[0])
-                self._relu(index, node.inputs[0])
+                self._relu(index)
             size = np.maximum(np.abs(self.range[index][0]), np.abs(self.range[index][1])).sum(axis=1)
             self.underflow = self.underflow + 2.0**-1060 * size / UNIT * self.network.gamma
 
@@ -156,27 +161,26 @@ class Checker:
         self.error[index] = error
         lower, upper = center - radius - error, center + radius + error
         self.slope[index] = (upper >= -lower).astype(np.float64)
-        lower, upper = self._meet(index, lower, upper)
+        if index in self.known:
+            lower, upper = self._meet((lower, upper), self.known[index])
         direct = len(node.inputs) <= 1 and all(s == 0 for s in node.inputs) and self.region.norm == "inf"
         if net.feeds_relu(index) and self.rule != "interval" and not direct:
-            lower, upper = self._meet(index, *self._refine(index, lower, upper))
+            refined = self._refine(index, lower, upper)
+            lower, upper = self._meet(refined, (lower, upper)) if index in self.known else refined
         self.range[index] = (lower, upper)
 
-    def _meet(self, index: int, lower: Array, upper: Array) -> tuple[Array, Array]:
-        """A range with what is known of it."""
-        if index not in self.known:
-            return lower, upper
-        low, high = self.known[index]
-        lower, upper = np.fmax(lower, low), np.fmin(upper, high)
+    def _meet(self, first: tuple[Array, Array], second: tuple[Array, Array]) -> tuple[Array, Array]:
+        """What two ranges of the same values have in common."""
+        lower, upper = np.fmax(first[0], second[0]), np.fmin(first[1], second[1])
         self.empty |= crossed(lower, upper)
         return lower, upper
 
     def _restrict(self, index: int, source: int) -> None:
-        """Cut the input range of ReLU ``index`` to the examples' phases."""
+        """Set what ReLU ``index`` knows of its input: the range of ``source``, cut to the examples' phases."""
+        self.before[index] = self.range[source]
         if index in self.phases:
-            lower, upper = clamped(*self.range[source], self.phases[index])
-            self.range[source] = (lower, upper)
-            self.empty |= crossed(lower, upper)
+            self.before[index] = clamped(*self.before[index], self.phases[index])
+            self.empty |= crossed(*self.before[index])
 
     def _float32_error(self, index: int, size: Array) -> Array:
         """E of the float32 semantics: gamma_(n+1) (|W| H + |b|) at u = 2^-24, and n + 1 underflows."""
@@ -222,9 +226,9 @@ class Checker:
             lower[example, below] = np.fmax(lower[example, below], bound[0][sides == 0])
             upper[example, above] = np.fmin(upper[example, above], -bound[0][sides == 1])
 
-    def _relu(self, index: int, source: int) -> None:
+    def _relu(self, index: int) -> None:
         """The tables of a ReLU by the rule, and the range of its value."""
-        lower, upper = self.range[source]
+        lower, upper = self.before[index]
         self.tables[index] = self.table(index, None, None)
         floor = np.maximum(lower, 0.0)
         if self.rule == "dual":
@@ -236,14 +240,17 @@ class Checker:
     def table(self, index: int, slopes: Array | None, examples: Index | None) -> Tables:
         """The tables of ReLU ``index``, by the rule or with lower slopes (b, m, n) for some examples."""
         source = self.network.nodes[index].inputs[0]
-        lower, upper = self.range[source]
+        lower, upper = self.before[index]
         bias, error = self.folded(source)
         if self.rule == "interval":
             zero = np.zeros_like(lower)
             low, high = np.maximum(lower, 0.0), np.maximum(upper, 0.0)
             slack = 4 * self.network.gamma * (low + high) + TINY
             tables = Tables(zero, zero, low - slack, high + slack)
-            return tables if examples is None else tables.select(examples)
+            if slopes is None or examples is None:
+                return tables
+            known = (x[examples, None] for x in (lower, upper, bias, error))
+            return self._bent(tables.select(examples), slopes, *known)
         unstable = ~(lower >= 0) & ~(upper <= 0)
         s = np.where(unstable, upper / np.where(unstable, upper - lower, 1.0), (lower >= 0).astype(np.float64))
         s = np.clip(s, 0.0, 1.0)
@@ -265,6 +272,16 @@ class Checker:
         lower_gain = lower_slope * (bias - error) - slack * charged
         upper_gain = s * (bias + error) + cut + slack * charged
         return Tables(lower_slope, np.broadcast_to(s, lower_slope.shape), lower_gain, upper_gain)
+
+    def _bent(self, tables: Tables, slopes: Array, lower: Array, upper: Array, bias: Array, error: Array) -> Tables:
+        """Interval arithmetic's tables with lower slopes (b, m, n) for unstable neurons."""
+        unstable = ~(lower >= 0) & ~(upper <= 0)
+        slack = 8 * UNIT * (np.maximum(-lower, upper) + np.abs(bias) + error) + TINY
+        slack = slack + 8 * self.network.gamma * (np.abs(bias) + error)
+        low, high = tables.lower_gain[:, None], tables.upper_gain[:, None]
+        gain = np.where(unstable, slopes * (bias - error) - slack, low)
+        zero = np.zeros_like(slopes)
+        return Tables(np.where(unstable, slopes, 0.0), zero, gain, np.broadcast_to(high, slopes.shape))
 
     def folded(self, source: int) -> tuple[Array, Array]:
         """The bias and error (B, n) that the ReLU reading ``source`` charges; zero where ``source`` does so itself."""
@@ -291,7 +308,7 @@ class Checker:
     def _explicit(self, example: int, duals: Duals) -> Explicit:
         """Stored multipliers with the bounds, bias and error of their neurons."""
         source, neurons = self.network.nodes[duals.node].inputs[0], to_index(duals.neurons)
-        known = (table[example, neurons][None, None] for table in (*self.range[source], *self.folded(source)))
+        known = (table[example, neurons][None, None] for table in (*self.before[duals.node], *self.folded(source)))
         values = to_float(duals.values)[None]
         return Explicit(neurons, values, np.ones((1, 1, len(neurons)), bool), *known)
 
@@ -409,7 +426,7 @@ def chunks(mask: Flags, widest: int) -> Iterator[tuple[Index, Index]]:
     order = np.argsort(counts, kind="stable")
     order = order[counts[order] > 0]
     ranked = np.argsort(~mask, axis=1, kind="stable")
-    limit, at = max(1, CHUNK_ENTRIES // widest), 0
+    limit, at = max(1, min(CHUNK_ROWS, CHUNK_ENTRIES // widest)), 0
     while at < len(order):
         end = at + 1
         while end < len(order) and (end + 1 - at) * counts[order[end]] <= limit:

@@ -94,8 +94,9 @@ def _bad_claim(claim: Claim) -> str:
     except CertificateError as error:
         return str(error)
     region = regions([claim])
-    finite = np.isfinite(region.lower).all() and np.isfinite(region.upper).all()
-    return "" if finite and bool((region.lower <= region.upper).all()) else "the region is empty or not finite"
+    if not bool((region.lower <= region.upper).all()):
+        return "the region is empty"
+    return "" if np.isfinite([region.lower, region.upper]).all() else "the region's box is not finite"
 
 
 def _rises(units: Sequence[int], limit: int) -> bool:

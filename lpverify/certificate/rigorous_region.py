@@ -197,25 +197,19 @@ def inner(rows: Rows, plain: Array, absolute: Array | None) -> tuple[Array, Arra
             return first, np.zeros_like(first)
         second = np.einsum("rk,rk->r", np.abs(values), tables[1].reshape(len(values), -1))
         return first, second.reshape(rows.batch, -1)
-    size = np.abs(rows) if absolute is not None else None
-    if plain.ndim == 3:
-        first = np.einsum("bmn,bmn->bm", rows, np.broadcast_to(plain, rows.shape))
-        if size is None or absolute is None:
-            return first, np.zeros_like(first)
-        return first, np.einsum("bmn,bmn->bm", size, np.broadcast_to(absolute, rows.shape))
-    first = _products(rows, plain)
-    if size is None or absolute is None:
-        return first, np.zeros_like(first)
-    return first, _products(size, absolute)
+    first = products(rows, plain)
+    return first, products(np.abs(rows), absolute) if absolute is not None else np.zeros_like(first)
 
 
-def _products(rows: Array, table: Array) -> Array:
-    """Each row (B, m, n) times its example's vector (B, n), or times the only one (1, n): (B, m)."""
+def products(rows: Array, table: Array) -> Array:
+    """Each row (B, m, n) times its own vector (B, m, n), its example's (B, n), or the only one (1, n): (B, m)."""
+    if table.ndim == 3:
+        return dot(rows, np.broadcast_to(table, rows.shape))
     if len(table) == 1:
         flat: Array = rows.reshape(-1, rows.shape[2]) @ table[0]
         return flat.reshape(rows.shape[:2])
-    products: Array = np.matmul(rows, table[:, :, None])[:, :, 0]
-    return products
+    found: Array = np.matmul(rows, table[:, :, None])[:, :, 0]
+    return found
 
 
 def down(value: Fraction) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lpverify.certificate.rigorous_linear import Array, Flags, Index, Rows, Windows, dense
-from lpverify.certificate.rigorous_region import TINY, inner
+from lpverify.certificate.rigorous_region import TINY, inner, products
 
 
 @dataclass(frozen=True)
@@ -84,15 +84,16 @@ def _by_slopes(rows: Rows, table: Tables, mirrored: bool) -> tuple[Rows, Array, 
     even_gain, odd_gain = (table.lower_gain + table.upper_gain) / 2, (table.lower_gain - table.upper_gain) / 2
     if isinstance(rows, Windows) and even.ndim == 3:
         rows = rows.dense()
-    plain, bent = inner(rows, even_gain, odd_gain)
     if isinstance(rows, Windows):
+        plain, bent = inner(rows, even_gain, odd_gain)
         (a, b) = rows.gather(even, odd)
         return rows.with_values(rows.values * a + np.abs(rows.values) * b), plain + bent, bent - plain
+    size = np.abs(rows)
+    plain, bent = products(rows, even_gain), products(size, odd_gain)
     if even.ndim == 2:
         even, odd = even[:, None], odd[:, None]
     passed = rows * even
     if not mirrored:
-        bend = np.abs(rows)
-        bend *= odd
-        passed += bend
+        size *= odd
+        passed += size
     return passed, plain + bent, bent - plain

@@ -78,19 +78,26 @@ class Root:
         self.network, self.certificate = network, certificate
         self._region = regions([certificate.claim])
         self._checker = Checker(network, self._region, certificate.rule, certificate.semantics)
-        self._rows = claim_rows(certificate.claim)
+        self._claim = claim_rows(certificate.claim)
         with np.errstate(all="ignore"):
             self._checker.run([certificate])
             self.margins = root_margins(self._checker, [certificate])[0]
-        relus = [i for i, node in enumerate(network.nodes) if node.kind == "relu"]
-        known = {i: self._checker.range[network.nodes[i].inputs[0]] for i in relus}
-        self.ranges = {i: (lower[0].copy(), upper[0].copy()) for i, (lower, upper) in known.items()}
+        self.ranges = {i: (low[0].copy(), high[0].copy()) for i, (low, high) in self._checker.before.items()}
+
+    @property
+    def is_box(self) -> bool:
+        """Whether the region is a box, so that leaves may have boxes of their own."""
+        return self._region.norm == "inf"
+
+    @property
+    def box(self) -> tuple[Array, Array]:
+        """The ends (n_0,), (n_0,) of the region's box, rounded outward."""
+        return self._region.lower[0].copy(), self._region.upper[0].copy()
 
     def rows(self, listed: NDArray[np.int64]) -> tuple[Array, Array]:
         """C and d of rows of the claim, and zeros for -1: listed (...,) -> (..., n_K), (...,)."""
-        C, d = self._rows
-        some = listed >= 0
-        return np.where(some[..., None], C[listed], 0.0), np.where(some, d[listed], 0.0)
+        C, d = (np.concatenate([part, np.zeros((1, *part.shape[1:]))]) for part in self._claim)
+        return C[listed], d[listed]
 
     def combinations(self, weights: Array) -> tuple[Array, Array]:
         """C and d of non-negative combinations of the claim's rows, rounding charged to d: (Q, m) -> (Q, n_K), (Q,).
@@ -99,7 +106,7 @@ class Root:
         """
         lower, upper = self._checker.range[len(self.network.nodes) - 1]
         with np.errstate(all="ignore"):
-            return combined(weights, *self._rows, np.maximum(np.abs(lower[0]), np.abs(upper[0])))
+            return combined(weights, *self._claim, np.maximum(np.abs(lower[0]), np.abs(upper[0])))
 
     def bounds(self, leaves: Leaves, bounds: str = "root") -> Array:
         """Proved lower bounds (b, m) of the leaves' rows; infinity where a leaf is found empty, never NaN.
@@ -121,7 +128,7 @@ class Root:
                 checker, examples = self._checker, np.zeros(1, dtype=np.int64)
                 empty = np.broadcast_to((region.lower > region.upper).any(axis=1), len(leaves.d)).copy()
                 for node, phases in leaves.phases.items():
-                    empty |= crossed(*clamped(*checker.range[self.network.nodes[node].inputs[0]], phases))
+                    empty |= crossed(*clamped(*checker.before[node], phases))
             tables = {node: self._table(checker, node, leaves) for node in checker.tables}
             found = checker.rows(examples, leaves.C, leaves.d, tables, region)
         return np.where(empty[:, None], np.inf, found)
@@ -130,7 +137,7 @@ class Root:
         """The leaves' boxes inside the root's, or the root's region."""
         if leaves.lower is None or leaves.upper is None:
             return self._region
-        if self._region.norm != "inf":
+        if not self.is_box:
             raise UsageError(f"leaves: boxes inside an l{self._region.norm} ball; only boxes can be split at inputs")
         lower, upper = np.fmax(leaves.lower, self._region.lower), np.fmin(leaves.upper, self._region.upper)
         return Region(lower, upper, "inf", lower, np.zeros(len(lower)))
@@ -157,7 +164,7 @@ class Root:
         neurons = np.flatnonzero(given.any(axis=tuple(range(given.ndim - 1))))
         given = given[:, None] if given.ndim == 2 else given
         source = self.network.nodes[node].inputs[0]
-        known = [np.take(x, neurons, axis=1)[:, None] for x in (*checker.range[source], *checker.folded(source))]
+        known = [np.take(x, neurons, axis=1)[:, None] for x in (*checker.before[node], *checker.folded(source))]
         if node in leaves.phases:
             phases = np.take(leaves.phases[node], neurons, axis=1)[:, None]
             known[:2] = clamped(known[0], known[1], phases)
