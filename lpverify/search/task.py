@@ -7,8 +7,8 @@ C f(x) + d is > 0.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,16 +25,16 @@ Clauses = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
-    """One claim about one input set.
+class Goal:
+    """One claim about one input set, as an attack needs it.
 
     Attributes:
         network: in the engine's dtype, on its device.
         region: of a single example, in the engine's dtype.
         C, d: (m, n_K) and (m,), the claim's rows in the engine's dtype.
         clauses: the rows of each clause.
-        root: the checker's state at the root; it proves leaves.
         witness: whether a point (n_0,) float64, moved into the exact input set, is a counterexample by exact evaluation.
+        isolated: runs solver tasks in processes of their own, as ``Session.run``.
         deadline: when to stop (``time.perf_counter``).
     """
 
@@ -43,13 +43,13 @@ class Task:
     C: Tensor
     d: Tensor
     clauses: Clauses
-    root: rigorous_tree.Root
     witness: Callable[[NDArray[np.float64]], bool]
+    isolated: Callable[[Sequence[Any], float], Iterator[Any]]
     deadline: float
 
-    def is_late(self) -> bool:
-        """Whether the deadline has passed."""
-        return time.perf_counter() > self.deadline
+    def is_late(self, reserve: float = 0.0) -> bool:
+        """Whether no more than ``reserve`` seconds are left."""
+        return time.perf_counter() + reserve > self.deadline
 
     def values(self, points: Tensor) -> Tensor:
         """The rows' values C f(x) + d by the engine's forward pass: (p, n_0) -> (p, m)."""
@@ -73,9 +73,12 @@ class Task:
                 return True
         return False
 
-    def until(self, deadline: float) -> Task:
-        """The same task with a deadline that is no later than the given one."""
-        return replace(self, deadline=min(self.deadline, deadline))
+
+@dataclass(frozen=True, eq=False)
+class Task(Goal):
+    """A goal with the checker's state at the root, which proves leaves."""
+
+    root: rigorous_tree.Root
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ class TreeBuilder:
     places: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])
     points: list[float] = field(default_factory=lambda: [0.0])
     left: list[int] = field(default_factory=lambda: [-1])
+    parents: list[int] = field(default_factory=lambda: [-1])
     proofs: dict[int, LeafProof] = field(default_factory=dict)
 
     def split_phase(self, node: int, relu: int, neuron: int) -> tuple[int, int]:
@@ -55,6 +56,14 @@ class TreeBuilder:
         """Record what proves a leaf."""
         self.proofs[node] = proof
 
+    def path(self, node: int) -> list[tuple[int, int]]:
+        """The phase splits above a node, from the root down: (ReLU node, neuron)."""
+        found = []
+        while (node := self.parents[node]) >= 0:
+            if self.kinds[node] == PHASE:
+                found.append(self.places[node])
+        return found[::-1]
+
     @property
     def leaves(self) -> int:
         """Leaves proved so far."""
@@ -67,6 +76,7 @@ class TreeBuilder:
         self.places += [(0, 0), (0, 0)]
         self.points += [0.0, 0.0]
         self.left += [-1, -1]
+        self.parents += [node, node]
         return first, first + 1
 
     def preorder(self) -> Iterator[int]:
@@ -117,9 +127,9 @@ class TreeBuilder:
             rows=_raw(rows, "<i4"),
             combos=_raw(np.stack(combos) if combos else np.zeros((0, 0)), "<f8"),
             columns=tuple((node, _raw(neurons, "<i4")) for node, neurons in columns),
-            slopes=_raw(slopes.reshape(-1, width), "<u2"),
+            slopes=_raw(slopes.reshape(len(slopes), width), "<u2"),
             slope_of=_raw(slope_of, "<i4"),
-            duals=_raw(duals.reshape(-1, width), "<f4"),
+            duals=_raw(duals.reshape(len(duals), width), "<f4"),
             dual_of=_raw(dual_of, "<i4"),
             phases=_raw(flat, "<f4"),
         )

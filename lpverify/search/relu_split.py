@@ -1,0 +1,277 @@
+"""Branch and bound over the phases of unstable neurons, on optimised dual bounds of many nodes at once.
+
+Every clause has a tree of its own; all trees share the batches. A node inherits its parent's multipliers and never
+loses its parent's bound. A leaf counts once the rigorous checker accepted it with the multipliers found; what it
+refuses is split on. Where every neuron of a node is fixed, or its bound has stalled, a linear program decides.
+
+Source: Bunel et al. 2020 (branch and bound over phases); Wang et al. 2021 (split multipliers in the dual).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lpverify.certificate.fields import UNIT_SLOPE
+from lpverify.certificate.rigorous_tree import Leaves
+from lpverify.network import as_numpy
+from lpverify.problem import LayerBounds
+from lpverify.search.ascent import Nodes, Pass, Relaxed
+from lpverify.search.branching import choose
+from lpverify.search.lp_leaf import LeafPrograms
+from lpverify.search.pool import Pool
+from lpverify.search.task import Outcome, Task
+from lpverify.search.tree import LeafProof, TreeBuilder
+from lpverify.workers import Failure
+
+# Numbers in one batch of rows: fits a CPU's caches, fills a GPU.
+BATCH_ENTRIES = {"cpu": 2**20, "cuda": 2**27}
+# Nodes that the checker is asked about at once; seconds for one batch of programs.
+PROOFS, PROGRAM_SECONDS = 64, 30.0
+
+
+@dataclass(frozen=True)
+class PhaseOptions:
+    """How the search over phases works.
+
+    Attributes:
+        root_steps: Adam steps at the root, ``steps`` at every child; ``rate`` and ``decay`` of their sizes.
+        candidates: columns that branching tries by bounding their children, while a batch has no more than ``few``
+            nodes: near the root, where a choice matters most.
+        batch: nodes split at once at most.
+        memory: bytes for the open nodes.
+        nodes: how many nodes may be bounded.
+    """
+
+    root_steps: int = 60
+    steps: int = 4
+    rate: float = 0.4
+    decay: float = 0.95
+    candidates: int = 8
+    few: int = 16
+    batch: int = 512
+    memory: int = 2**30
+    nodes: float = math.inf
+
+
+def split_phases(task: Task, clauses: Sequence[int], options: PhaseOptions | None = None) -> Outcome:
+    """Prove clauses of a task by splitting phases, or find a counterexample.
+
+    Args:
+        clauses: which of the task's clauses; each gets a tree.
+    """
+    with torch.no_grad():
+        return _Search(task, clauses, options or PhaseOptions()).run()
+
+
+class _Search:
+    def __init__(self, task: Task, clauses: Sequence[int], options: PhaseOptions) -> None:
+        self.task, self.options, self.clauses = task, options, list(clauses)
+        rows = [list(task.clauses[k]) for k in clauses]
+        most = max(len(r) for r in rows)
+        self.rows = np.array([r + [r[0]] * (most - len(r)) for r in rows])
+        index = torch.as_tensor(self.rows, device=task.C.device)
+        layers = {k: self._layer(k) for k in task.network.relus}
+        self.relaxed = Relaxed(task.network, task.region, layers, task.C[index], task.d[index])
+        self.trees = [TreeBuilder() for _ in clauses]
+        self.pool = Pool(self.relaxed.width, most, options.memory)
+        widest = max(task.network.sizes)
+        entries = BATCH_ENTRIES.get(task.network.device.type, 2**20)
+        self.batch = max(4, min(options.batch, entries // max(widest, self.relaxed.width)))
+        self.nodes = self.undecided = 0
+        self.proof_seconds = 0.0
+        self.position = {k: {int(n): i for i, n in enumerate(at)} for k, at in self.relaxed.columns.items()}
+        self.open = np.zeros(len(rows), dtype=np.int64)
+
+    def _layer(self, relu: int) -> LayerBounds:
+        """The bounds of a ReLU's pre-activations that the checker proved, in the engine's dtype."""
+        lower, upper = (torch.as_tensor(side).to(self.task.C) for side in self.task.root.ranges[relu])
+        return LayerBounds(lower.unsqueeze(0), upper.unsqueeze(0))
+
+    def run(self) -> Outcome:
+        """Split until nothing is open, the task is late or a counterexample is found."""
+        if self._start():
+            return self._outcome(falsified=True)
+        while len(self.pool):
+            # The whole proof is checked once more at the end.
+            if self.task.is_late(self.proof_seconds):
+                return self._outcome(f"timeout with {len(self.pool)} nodes open after {self.nodes}")
+            if self.nodes >= self.options.nodes:
+                return self._outcome(f"{len(self.pool)} nodes open after {self.nodes}")
+            if self._step():
+                return self._outcome(falsified=True)
+        return self._outcome()
+
+    def _start(self) -> bool:
+        """The root of every clause; returns whether a counterexample was found."""
+        count, K, like = len(self.clauses), self.relaxed.width, self.task.C
+        slope = (self.relaxed.upper >= -self.relaxed.lower).to(like)
+        weights = torch.full((count, self.rows.shape[1]), 1 / self.rows.shape[1], dtype=like.dtype, device=like.device)
+        every = torch.arange(count, device=like.device)
+        signs = torch.zeros(count, K, dtype=torch.int8, device=like.device)
+        nodes = Nodes(signs, slope.expand(count, -1).clone(), torch.zeros(count, K).to(like), weights, every)
+        nodes, found = self.relaxed.ascend(nodes, self.options.root_steps, 0.25, self.options.decay)
+        if self.task.try_points(found.x):
+            return True
+        self.open += 1
+        self._settle(nodes, found, np.full(count, -np.inf), np.zeros(count, dtype=np.int64))
+        return False
+
+    def _step(self) -> bool:
+        """Split one batch of nodes; returns whether a counterexample was found."""
+        task, relaxed = self.task, self.relaxed
+        nodes, bound, numbers, _ = self.pool.take(self.batch)
+        nodes = self._at_work(nodes)
+        found = relaxed.run(nodes)
+        if task.try_points(found.x):
+            return True
+        column = choose(relaxed, nodes, found, self.options.candidates if len(nodes) <= self.options.few else 1)
+        children = relaxed.children(nodes, found, column)
+        numbers = self._split(nodes.clause, numbers, column)
+        children, best = relaxed.ascend(children, self.options.steps, self.options.rate, self.options.decay)
+        self.nodes += len(children)
+        return self._settle(children, best, np.tile(bound, 2), numbers)
+
+    def _split(self, clause: Tensor, numbers: NDArray[np.int64], column: Tensor) -> NDArray[np.int64]:
+        """Split nodes in their trees; the numbers of the left and then of the right children."""
+        pairs = []
+        for which, number, at in zip(clause.tolist(), numbers.tolist(), column.tolist(), strict=True):
+            pairs.append(self.trees[which].split_phase(number, *self.relaxed.place(at)))
+            self.open[which] += 1
+        return np.array(pairs, dtype=np.int64).T.ravel()
+
+    def _settle(
+        self, nodes: Nodes, found: Pass, parents: NDArray[np.float64], numbers: NDArray[np.int64]
+    ) -> bool:
+        """Close nodes that are proved, keep the others; returns whether a counterexample was found."""
+        bound = np.fmax(as_numpy(found.bound).astype(np.float64), parents)
+        accepted = np.zeros(len(bound), dtype=bool)
+        hopeful = (found.bound > 0).nonzero().flatten()
+        for part in hopeful.split(PROOFS) if len(hopeful) else ():
+            at = as_numpy(part)
+            accepted[at] = self._prove(nodes.select(part), self._values(found.v[part]), numbers[at])
+        is_free = as_numpy((nodes.signs == 0).any(1))
+        keep, stuck = np.flatnonzero(~accepted & is_free), np.flatnonzero(~accepted & ~is_free)
+        if len(keep):
+            self.pool.put(self._some(nodes, keep), bound[keep], numbers[keep])
+        if len(stuck):
+            return self._programs(self._some(nodes, stuck), as_numpy(found.w)[stuck], numbers[stuck])
+        return False
+
+    def _programs(self, nodes: Nodes, w: NDArray[np.float32], numbers: NDArray[np.int64]) -> bool:
+        """Decide nodes without a free neuron by linear programs; returns whether a counterexample was found."""
+        signs, sizes = as_numpy(nodes.signs), np.abs(w) + as_numpy(nodes.splits)
+        task, relaxed = self.task, self.relaxed
+        layers = {k: task.root.ranges[k] for k in task.network.relus}
+        spread = {k: (np.zeros((len(nodes), len(low)), np.int8), np.ones((len(nodes), len(low))))
+                  for k, (low, _) in layers.items()}  # fmt: skip
+        for k, span in relaxed.spans.items():
+            at = as_numpy(relaxed.columns[k])
+            spread[k][0][:, at] = signs[:, span]
+            spread[k][1][:, at] = sizes[:, span] + sizes[:, span].mean(axis=1, keepdims=True) + 1e-6
+        C, d = self._rows(nodes)
+        seconds = task.deadline - time.perf_counter()
+        job = LeafPrograms(
+            task.region.to(torch.float64, "cpu"), layers, {k: s[0] for k, s in spread.items()},
+            {k: s[1] for k, s in spread.items()}, C[:, 0], d[:, 0], min(seconds, PROGRAM_SECONDS),
+        )  # fmt: skip
+        (answers,) = task.isolated([job], job.seconds)
+        answers = [None] * len(nodes) if isinstance(answers, Failure) else answers
+        for i, answer in enumerate(answers):
+            proved = False
+            if answer is not None and answer.bound > 0:
+                duals = np.concatenate([answer.duals[k][as_numpy(at)] for k, at in relaxed.columns.items()])
+                one = self._some(nodes, np.array([i]))
+                proved = bool(self._prove(one, duals[None].astype(np.float32), numbers[i : i + 1])[0])
+            if answer is not None and not answer.bound > 0:
+                point = torch.as_tensor(answer.x).to(task.C)
+                if task.try_points(point.unsqueeze(0)) or task.witness(answer.x):
+                    return True
+            self.undecided += not proved
+        return False
+
+    def _prove(self, nodes: Nodes, v: NDArray[np.float32], numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Have the checker bound nodes with their slopes and their multipliers v (b, K) of fixed neurons."""
+        slopes = np.rint(self._values(nodes.slopes).astype(np.float64) * UNIT_SLOPE).clip(0, UNIT_SLOPE)
+        signs = as_numpy(nodes.signs)
+        phases, values, explicit, lower = {}, {}, {}, {}
+        for k, span in self.relaxed.spans.items():
+            at, n = as_numpy(self.relaxed.columns[k]), self.task.network.sizes[k]
+            if not len(at):
+                continue
+            lower[k] = np.zeros((len(nodes), 1, n))
+            lower[k][:, 0, at] = slopes[:, span] / UNIT_SLOPE
+            if signs[:, span].any():
+                phases[k] = np.zeros((len(nodes), n), np.int8)
+                phases[k][:, at] = signs[:, span]
+                explicit[k] = phases[k] != 0
+                values[k] = np.zeros((len(nodes), 1, n))
+                values[k][:, 0, at] = np.where(signs[:, span] != 0, v[:, span], 0.0)
+        C, d = self._rows(nodes)
+        began = time.perf_counter()
+        bounds = self.task.root.bounds(Leaves(None, None, C, d, phases, values, explicit, lower), bounds="root")
+        self.proof_seconds += time.perf_counter() - began
+        accepted: NDArray[np.bool_] = bounds[:, 0] > 0
+        clause, weights = as_numpy(nodes.clause), self._combinations(nodes)
+        for i in np.flatnonzero(accepted):
+            tree, number = self.trees[clause[i]], int(numbers[i])
+            path = [self._column(*place) for place in tree.path(number)]
+            tree.close(number, self._leaf(clause[i], weights[i], slopes[i].astype(np.uint16), v[i, path]))
+            self.open[clause[i]] -= 1
+        return accepted
+
+    def _leaf(
+        self, clause: int, weights: NDArray[np.float64], slopes: NDArray[np.uint16], phases: NDArray[np.float32]
+    ) -> LeafProof:
+        rows = self.task.clauses[self.clauses[clause]]
+        if len(rows) == 1:
+            return LeafProof((rows[0],), slopes=slopes[None], phases=phases[None])
+        return LeafProof((rows[0],), weights[None], slopes=slopes[None], phases=phases[None])
+
+    def _rows(self, nodes: Nodes) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The rows that nodes are about, from the checker's claim: C (b, 1, n_K) and d (b, 1)."""
+        clause = as_numpy(nodes.clause)
+        if self.rows.shape[1] == 1:
+            C, d = self.task.root.rows(self.rows[clause, 0])
+        else:
+            C, d = self.task.root.combinations(self._combinations(nodes))
+        return C[:, None], d[:, None]
+
+    def _combinations(self, nodes: Nodes) -> NDArray[np.float64]:
+        """The weights of the claim's rows (b, m)."""
+        found = np.zeros((len(nodes), len(self.task.d)))
+        np.add.at(found, (np.arange(len(nodes))[:, None], self.rows[as_numpy(nodes.clause)]), self._values(nodes.weights))
+        return found
+
+    def _column(self, relu: int, neuron: int) -> int:
+        return self.relaxed.spans[relu].start + self.position[relu][neuron]
+
+    def _values(self, tensor: Tensor) -> NDArray[np.float32]:
+        return as_numpy(tensor).astype(np.float32)
+
+    @staticmethod
+    def _some(nodes: Nodes, index: NDArray[np.int64]) -> Nodes:
+        return nodes.select(torch.as_tensor(index, device=nodes.clause.device))
+
+    def _at_work(self, nodes: Nodes) -> Nodes:
+        """Nodes from the pool in the engine's dtype, on its device."""
+        C = self.task.C
+        slopes, splits, weights = (t.to(C) for t in (nodes.slopes, nodes.splits, nodes.weights))
+        return Nodes(nodes.signs.to(C.device), slopes, splits, weights, nodes.clause.to(C.device))
+
+    def _outcome(self, reason: str = "", *, falsified: bool = False) -> Outcome:
+        if falsified:
+            return Outcome(falsified=True, nodes=self.nodes)
+        if self.undecided and not reason:
+            reason = f"{self.undecided} nodes with all phases fixed are within rounding of the threshold"
+        done = [i for i, count in enumerate(self.open) if not count]
+        columns = [(k, as_numpy(at)) for k, at in self.relaxed.columns.items() if len(at)]
+        trees = tuple(self.trees[i].encode([self.clauses[i]], "root", columns) for i in done)
+        return Outcome(trees, not reason, False, reason, self.nodes)

@@ -1,0 +1,32 @@
+"""Which search a claim gets, by the shape of its input set and by what the root bounds say."""
+
+from __future__ import annotations
+
+import enum
+
+# With at most so many inputs that can move, boxes are split to the end; up to MANY they are tried for a share first.
+FEW_INPUTS, MANY_INPUTS = 8, 20
+
+
+class Route(enum.Enum):
+    """What is split, in order."""
+
+    INPUTS = "inputs"
+    INPUTS_THEN_PHASES = "inputs, then phases"
+    PHASES_THEN_INPUTS = "phases, then inputs"
+    PHASES = "phases"
+
+
+def route(inputs: int, unstable: int, is_box: bool) -> Route:
+    """The searches for a claim that bounds and attacks left open.
+
+    Args:
+        inputs: how many inputs are not fixed by their bounds.
+        unstable: how many neurons the root bounds leave unstable.
+        is_box: whether the input set is a box (only those can be split at inputs).
+    """
+    if not is_box or inputs > MANY_INPUTS:
+        return Route.PHASES
+    if unstable <= 4 * inputs:
+        return Route.PHASES_THEN_INPUTS
+    return Route.INPUTS if inputs <= FEW_INPUTS else Route.INPUTS_THEN_PHASES
