@@ -205,7 +205,7 @@ def lower_bound(state: State, index: int, row: Row, own: Own = RULE_ONLY) -> Fra
 
     The row's stored slopes count at neurons that are unstable here, its stored multipliers at every one.
     """
-    bound, pending = Fraction(0), {index: row}
+    bound, parts, pending = Fraction(0), list[tuple[int, int]](), {index: row}  # parts: integers and their exponents
     while pending:
         at = max(pending)
         entries, exponent = pending.pop(at)
@@ -215,17 +215,18 @@ def lower_bound(state: State, index: int, row: Row, own: Own = RULE_ONLY) -> Fra
         elif node.kind == "relu":
             given = own.slopes.get(at, {}), own.duals.get(at, {})
             (entries, exponent), gain = _absorb(*state.layers[at], entries, exponent, *given)
-            bound += gain
+            parts.append(gain)
             _add(pending, node.inputs[0], entries, exponent)
         else:
-            bound += scaled(sum(n * node.bias[unit] for unit, n in entries.items()), exponent + node.exponent)
+            parts.append((sum([n * node.bias[unit] for unit, n in entries.items()]), exponent + node.exponent))
             if state.float32:
                 errors, unit_exponent = state.errors[at]
                 loss = sum(abs(n) * errors[unit] for unit, n in entries.items())
-                bound -= scaled(loss, exponent + unit_exponent)
+                parts.append((-loss, exponent + unit_exponent))
             for source, matrix in zip(node.inputs, node.maps, strict=True):
                 _add(pending, source, matrix.transpose(entries), exponent + matrix.exponent)
-    return bound
+    least = min((exponent for _, exponent in parts), default=0)
+    return bound + scaled(sum(n << exponent - least for n, exponent in parts), least)
 
 
 def _add(pending: dict[int, Row], index: int, entries: dict[int, int], exponent: int) -> None:
@@ -248,34 +249,36 @@ def _absorb(
     exponent: int,
     slopes: Mapping[int, int],
     duals: Mapping[int, float],
-) -> tuple[Row, Fraction]:
-    """Form v from w at a ReLU; returns v and the sum of phi(w_i, v_i; l_i, u_i)."""
+) -> tuple[Row, tuple[int, int]]:
+    """Form v from w at a ReLU; returns v and, as an integer and its exponent, the sum of phi(w_i, v_i; l_i, u_i)."""
     drop = _leading(entries, exponent, duals) - ROW_BITS - exponent
     if drop < 0:  # few bits so far: make room for those of the slopes
         entries, exponent, drop = {i: a << -drop for i, a in entries.items()}, exponent + drop, 0
-    entries = dict.fromkeys(duals, 0) | entries
-    row, gain = {}, 0
+    if duals:
+        entries = dict.fromkeys(duals, 0) | entries
+    row, gain, shift = {}, 0, SLOPE_BITS + drop
     for i, a in entries.items():
         low, high, below, above = neurons[i]
         if i in duals:
             v = _whole(duals[i], exponent + drop)
         elif high <= 0 and not below:
             continue  # inactive: v = 0, and phi(w, 0; l, u) = 0
+        elif a > 0:
+            v = a * (slopes[i] * STORED_UNIT if i in slopes and low < 0 < high else below) >> shift
         else:
-            slope = below if a > 0 else above
-            if a > 0 and low < 0 < high and i in slopes:
-                slope = slopes[i] * STORED_UNIT
-            v = a * slope >> SLOPE_BITS + drop
+            v = a * above >> shift
         n = v << drop
         if low < 0 < high:
-            gain += min(-n * low, (a - n) * high, 0)
+            if not 0 <= n <= a:  # else phi is 0
+                gain += min(-n * low, (a - n) * high, 0)
         elif low >= 0:
-            gain += min((a - n) * low, (a - n) * high)
+            if n != a:
+                gain += min((a - n) * low, (a - n) * high)
         else:
             gain += min(-n * low, -n * high)
         if v:
             row[i] = v
-    return (row, exponent + drop), scaled(gain, exponent + unit)
+    return (row, exponent + drop), (gain, exponent + unit)
 
 
 def _leading(entries: dict[int, int], exponent: int, duals: Mapping[int, float]) -> int:

@@ -11,6 +11,7 @@ of integers multiplies a whole run by v_i. Fields are wide enough for the final 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -62,6 +63,12 @@ class Matrix:
     _packed: dict[int, list[int]] = field(default_factory=dict, repr=False)
 
     @cached_property
+    def dense(self) -> bool:
+        """Whether row i is run i from the first unit on."""
+        places = self.units == range(len(self.units))
+        return places and all(row == [(0, unit)] for unit, row in enumerate(self.rows))
+
+    @cached_property
     def terms(self) -> int:
         """The greatest number of nonzero products in one entry of W x."""
         counts = [sum(map(bool, run)) for run in self.runs]
@@ -85,6 +92,9 @@ class Matrix:
         # A field holds any entry of W^T v, since |W^T v| <= largest * sum |v|, and a sign.
         width = 8 * ((self.largest * sum(map(abs, v.values()))).bit_length() // 64 + 1)
         packed = self._packed.get(width) or self._pack(width)
+        if self.dense:
+            fields = _unpack(sum(map(mul, v.values(), map(packed.__getitem__, v))), width)
+            return {unit: n for unit, n in enumerate(fields) if n}
         sums: dict[int, int] = {}
         for unit, factor in v.items():
             for at, run in self.rows[unit]:
@@ -118,6 +128,9 @@ def _unpack(row: int, width: int) -> list[int]:
     count = row.bit_length() // (8 * width) + 1
     data = (row + _halves(width, count)).to_bytes(count * width, "little")
     half = 1 << (8 * width - 1)
+    if width == 16 and sys.byteorder == "little":  # the usual case, and quicker so
+        words = memoryview(data).cast("Q").tolist()
+        return [low + (high << 64) - half for low, high in zip(words[::2], words[1::2], strict=True)]
     return [int.from_bytes(data[at : at + width], "little") - half for at in range(0, len(data), width)]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 from small_certificates import (
@@ -127,9 +127,9 @@ def test_no_bound_is_above_a_sampled_value(data: st.DataObject) -> None:
         plainly = certificate(parsed, region, claim_rows, rule)
         free = replace(plainly, leaf=leaf(range(m), *own(m)), lemmas=tuple(lemmas))
         least = least_sampled(network, plainly.claim, 12, seed)
-        assert least is not None
+        assume(least is not None)  # a clipped l1 ball may hold no float that is tried
         for outcome in (check(parsed, plainly), check(parsed, free)):
-            assert all(bound <= value for bound, value in zip(outcome.margins, least, strict=True))
+            assert all(bound <= value for bound, value in zip(outcome.margins, least or [], strict=True))
             assert outcome.accepted == all(bound > 0 for bound in outcome.margins)
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_certificates import affine_net, ball, box, certificate, plain, positive, rows
+from networks import NETWORKS
+from small_certificates import affine_net, ball, box, certificate, duals, lemma, plain, positive, rows
 from small_networks import random_network
 from small_trees import (
     NOTHING,
@@ -457,13 +458,61 @@ def test_the_command_checks_trees(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_a_deep_tree_is_walked_without_recursion_or_a_state_for_each_leaf() -> None:
-    network = affine_net(([[1.0]], [3.0]))
-    depth = 20_000
-    root: Node = [Row(0)]
-    for level in range(depth):
-        root = Cut(0, 0.0, root, [Row(0)]) if level % 2 else Cut(0, 0.0, [Row(0)], root)
-    proof = tree_certificate(plain(network).sha256, box([0], [0]), rows([[1]], [-4]), tree([0], root, 1))
-    outcome = check(plain(network), decode(proof.encode()))
-    assert not outcome.accepted and outcome.message.startswith("tree 0, leaf 0 ")
-    proof = replace(proof, claim=Claim(proof.claim.region, rows([[1]], [-2])), leaf=proof.leaf)
-    assert check(plain(network), proof).message == f"{depth + 1} leaves"
+    # f = 5/4 - |x|, which interval arithmetic does not bound over both halves at once.
+    network = affine_net(([[1.0], [-1.0]], [0.0, 0.0]), ([[-1.0, -1.0]], [1.25]))
+    depth, root = 3_000, Cut(0, 0.0, [Row(0)], [Row(0)])
+    for _ in range(depth - 1):
+        root = Cut(0, 0.0, root, [Row(0)])
+    grown = tree([0], root, 1, "leaf")
+    proof = tree_certificate(plain(network).sha256, box([-1], [1]), rows([[1]], [0]), grown, rule="interval")
+    assert check(plain(network), decode(proof.encode())).message == f"{depth + 1} leaves"
+    lowered = replace(proof, claim=Claim(proof.claim.region, rows([[1]], [-0.5])))
+    assert check(plain(network), lowered).message.startswith(f"tree 0, leaf 0 (node {depth}): clause 0 is not proved")
+
+
+@pytest.mark.parametrize("bounds", ["root", "leaf"])
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "affine"])
+def test_trees_are_sound_on_networks_of_every_shape(name: str, bounds: str) -> None:
+    """Convolutions, residual sums, ReLUs of the input and at the output, ReLUs that share what they read."""
+    accepted = 0
+    for seed in range(6):
+        draw = random.Random(seed)
+        network = NETWORKS[name](seed)
+        size = network.input_size
+        lower = [draw.choice([-0.5, 0.25]) for _ in range(size)]
+        upper = [low + draw.choice([0.0, 0.5, 1.0]) for low in lower]
+        corners = [np.array([draw.choice(pair) for pair in zip(lower, upper, strict=True)]) for _ in range(8)]
+        least = [min(column) for column in zip(*(exact_outputs(network, x).fractions() for x in corners), strict=True)]
+        slack = Fraction(draw.choice([-0.01, 0.25, 1.0, 4.0]))
+        claim_rows = clauses(
+            3, [({0: 1}, slack - least[0], True), ({1: 3}, 3 * (slack - least[1]), False)],
+            [({2: "1/2"}, (slack - least[2]) / 2, True)],
+        )  # fmt: skip
+        grown = tree([0, 1], random_tree(draw, network, lower, upper, 3), 3, bounds, {network.relus[-1]: [0, 1]})
+        proof = tree_certificate(
+            plain(network).sha256, box(lower, upper), claim_rows, grown,
+            rule=draw.choice(["interval", "dual", "dual-tight", "crown"]), semantics=draw.choice(["real", "float32"]),
+        )  # fmt: skip
+        accepted += assert_sound(network, proof, corners)
+    assert accepted
+
+
+@pytest.mark.parametrize("bounds", ["root", "leaf"])
+def test_lemmas_hold_in_every_leaf(bounds: str) -> None:
+    # f = 7/4 - relu(z3) - relu(z4) with z3 = relu(x) - relu(x - 1) <= 1, by intervals 2, and z4 = |y| <= 1/2, by
+    # intervals 1. Only a lemma shows the one and only splits show the other.
+    network = affine_net(
+        ([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, -1.0]], [0.0, -1.0, 0.0, 0.0]),
+        ([[1.0, -1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]], [0.0, 0.0]),
+        ([[-1.0, -1.0]], [1.75]),
+    )
+    parsed, region = plain(network), box([0, -0.5], [2, 0.5])
+    below_one = lemma(4, [0], [1], [duals(2, [0, 1], [[-1.0, 1.0]])])
+    cells = {(a, b): [Row(0, [-float(a), -float(b)], duals=[-1.0])] for a in (0, 1) for b in (0, 1)}
+    phases = Phase(2, 2, *(Phase(2, 3, cells[a, 0], cells[a, 1]) for a in (0, 1)))
+    trees = [tree([0], phases, 1, bounds, {4: [1]})]
+    if bounds == "leaf":
+        trees.append(tree([0], Cut(1, 0.0, [Row(0)], [Row(0)]), 1, bounds))
+    for lemmas, used in itertools.product(((), (below_one,)), ((), *((grown,) for grown in trees))):
+        proof = tree_certificate(parsed.sha256, region, rows([[1]], [0]), *used, rule="interval", lemmas=lemmas)
+        assert check(parsed, proof).accepted is bool(lemmas and used)
