@@ -1,15 +1,14 @@
-"""What linear bounds over a box leave of it: the part that can hold a counterexample.
+"""Linear bounds of a claim over boxes, and what they leave of a box: the part that can hold a counterexample.
 
 A row that is at least w.x + b on a box fails at x only if w.x + b <= 0. A clause is violated only where all of its
-rows fail, a claim where some clause is violated. So each input of a box has an interval outside of which every open
-clause is proved, by the row that gives the interval's end.
+rows fail, and then every combination of them with weights >= 0 does; a claim where some clause is violated. So each
+input of a box has an interval outside of which every open clause is proved, by what gives the interval's end.
 
-Shapes: ``B`` boxes, ``n_0`` inputs, ``m`` rows, ``c`` clauses.
+Shapes: ``B`` boxes, ``n_0`` inputs, ``c`` clauses, ``q`` rows of the longest of them, ``p`` bounds of each clause.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,43 +16,60 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 Index = NDArray[np.int64]
 
 # An end is moved outward by this share of its distance, so that what is cut off is proved with room for rounding.
 ROOM = 0.01
+# Weights are multiples of this: few digits for the exact checker, and equal ones are stored once.
+WEIGHT_STEPS = 1024
 
 
 @dataclass(frozen=True, eq=False)
 class Planes:
-    """Linear lower bounds of a claim's rows over boxes.
+    """Linear lower bounds of clauses over boxes: at a counterexample of the clause all are <= 0.
 
     Attributes:
         lower, upper: (B, n_0) the boxes.
-        bound: (B, m) the least value of each row's linear bound.
-        slopes: (B, m, n_0) its slopes w.
-        clauses: the rows of each clause that is to be proved.
+        bound: (B, c, p) the least value; minus infinity where a clause has fewer bounds.
+        slopes: (B, c, p, n_0).
+        weights: (B, c, p, q) the combination of the clause's rows that each of them bounds.
     """
 
     lower: Array
     upper: Array
     bound: Array
     slopes: Array
-    clauses: tuple[tuple[int, ...], ...]
-
-    def best(self) -> tuple[Array, Index]:
-        """Each clause's greatest bound, (B, c), and the row that has it, (B, c)."""
-        rows = [np.array(clause)[self.bound[:, list(clause)].argmax(1)] for clause in self.clauses]
-        found = np.stack(rows, 1)
-        return np.take_along_axis(self.bound, found, 1), found
-
-    def corners(self) -> Array:
-        """The corner of its box where each row's linear bound is least: (B, m, n_0)."""
-        return np.where(self.slopes > 0, self.lower[:, None], self.upper[:, None])
+    weights: Array
 
     def select(self, boxes: Any) -> Planes:
         """The bounds of some of the boxes."""
-        return Planes(self.lower[boxes], self.upper[boxes], self.bound[boxes], self.slopes[boxes], self.clauses)
+        return Planes(self.lower[boxes], self.upper[boxes], self.bound[boxes], self.slopes[boxes], self.weights[boxes])
+
+    def chosen(self, places: Index) -> tuple[Array, Array, Array]:
+        """One bound of each clause, places (B, c): its value (B, c), slopes (B, c, n_0) and weights (B, c, q)."""
+        at = places[..., None]
+        value = np.take_along_axis(self.bound, at, 2)[..., 0]
+        slopes, weights = (np.take_along_axis(x, at[..., None], 2)[:, :, 0] for x in (self.slopes, self.weights))
+        return value, slopes, weights
+
+    def worst(self) -> tuple[Index, Array, Array]:
+        """The clause furthest from its proof (B,), and its best bound's weights (B, q) and slopes (B, n_0)."""
+        value, slopes, weights = self.chosen(self.bound.argmax(2))
+        clause = value.argmin(1)
+        at = np.arange(len(clause))
+        return clause, weights[at, clause], slopes[at, clause]
+
+    def corners(self) -> Array:
+        """The corner of its box where each bound is least: (B, c, p, n_0)."""
+        return np.where(self.slopes > 0, self.lower[:, None, None], self.upper[:, None, None])
+
+    def with_combinations(self) -> Planes:
+        """With a further bound of each clause: the best combination found of the others."""
+        weights, value, slopes = combine(self)
+        return Planes(
+            self.lower, self.upper, np.concatenate([self.bound, value[:, :, None]], 2),
+            np.concatenate([self.slopes, slopes[:, :, None]], 2), np.concatenate([self.weights, weights[:, :, None]], 2),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,44 +78,64 @@ class Kept:
 
     Attributes:
         lower, upper: (B, n_0); lower > upper where an input leaves nothing.
-        below, above: (B, c, n_0) the row that proves each clause where the input is below (above) its interval.
+        below, above: (B, n_0, c, q) the weights that prove each clause where the input is below (above) its interval.
     """
 
     lower: Array
     upper: Array
-    below: Index
-    above: Index
+    below: Array
+    above: Array
 
 
 def clip(planes: Planes) -> Kept:
     """The interval of every input outside of which all clauses are proved."""
-    best, row = planes.best()
-    inputs = planes.lower.shape[1]
-    lows, highs, belows, aboves = [], [], [], []
-    for place, clause in enumerate(planes.clauses):
-        rows = list(clause)
-        slopes = planes.slopes[:, rows]
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            reach = -planes.bound[:, rows, None] * (1 + ROOM) / np.abs(slopes)
-        high = np.where(slopes > 0, planes.lower[:, None] + reach, np.inf)
-        low = np.where(slopes < 0, planes.upper[:, None] - reach, -np.inf)
-        proved = (best[:, place] > 0)[:, None]
-        above, below = high.argmin(1), low.argmax(1)
-        highs.append(np.where(proved, -np.inf, high.min(1)))
-        lows.append(np.where(proved, np.inf, low.max(1)))
-        own = np.broadcast_to(row[:, place, None], (len(row), inputs))
-        aboves.append(np.where(proved, own, np.array(rows)[above]))
-        belows.append(np.where(proved, own, np.array(rows)[below]))
-    lower = np.fmax(planes.lower, np.min(lows, 0))
-    upper = np.fmin(planes.upper, np.max(highs, 0))
-    return Kept(lower, upper, np.stack(belows, 1), np.stack(aboves, 1))
+    best = planes.bound.argmax(2)
+    value, _, weights = planes.chosen(best)
+    proved = (value > 0)[..., None]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        reach = -planes.bound[..., None] * (1 + ROOM) / np.abs(planes.slopes)
+    box_lower, box_upper = planes.lower[:, None, None], planes.upper[:, None, None]
+    high = np.where(planes.slopes > 0, box_lower + reach, np.inf)
+    low = np.where(planes.slopes < 0, box_upper - reach, -np.inf)
+    upper = np.where(proved, -np.inf, high.min(2)).max(1)
+    lower = np.where(proved, np.inf, low.max(2)).min(1)
+
+    def proof(places: Index) -> Array:
+        found = np.take_along_axis(planes.weights[:, :, :, None], places[:, :, None, :, None], 2)[:, :, 0]
+        kept = np.where(proved[..., None], weights[:, :, None], found)
+        return kept.transpose(0, 2, 1, 3)
+
+    return Kept(np.fmax(lower, planes.lower), np.fmin(upper, planes.upper), proof(low.argmax(2)), proof(high.argmin(2)))
 
 
-def sensitivity(planes: Planes, active: Sequence[int] | Array | None = None) -> Array:
-    """How much each input moves the linear bounds of the clauses that are open: (B, n_0)."""
-    best, row = planes.best()
-    width = planes.upper - planes.lower
-    worst = best.argmin(1)
-    chosen = np.take_along_axis(row, worst[:, None], 1)[:, :, None]
-    slopes = np.take_along_axis(planes.slopes, chosen, 1)[:, 0]
-    return np.abs(slopes) * width
+def combine(planes: Planes, rounds: int = 2) -> tuple[Array, Array, Array]:
+    """Weights (B, c, q) of each clause's rows, adding up to 1, the combined bound's value (B, c) and slopes.
+
+    The least value over the box of (1 - t) f + t g is concave and piecewise linear in t, with a corner wherever one
+    of the slopes changes its sign; the best of the corners is taken, for g each of the rows in turn.
+    """
+    count = planes.bound.shape[2]
+    value, slopes, weights = planes.chosen(planes.bound.argmax(2))
+    radius = ((planes.upper - planes.lower) / 2)[:, None, None]
+    # A bound's value at the center: least value = middle - sum |w| radius.
+    offsets = planes.bound + (np.abs(planes.slopes) * radius).sum(-1)
+    middle = value + (np.abs(slopes) * radius[:, 0]).sum(-1)
+    for row in [*range(count)] * rounds:
+        other, other_middle = planes.slopes[:, :, row], offsets[:, :, row]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            steps = slopes / (slopes - other)
+        steps = np.where((steps > 0) & (steps < 1), steps, 0.0)
+        steps = np.round(steps * WEIGHT_STEPS) / WEIGHT_STEPS
+        mixed = slopes[:, :, None] * (1 - steps[..., None]) + other[:, :, None] * steps[..., None]
+        with np.errstate(invalid="ignore"):
+            least = middle[..., None] * (1 - steps) + np.where(steps > 0, other_middle[..., None] * steps, 0.0)
+        least = least - (np.abs(mixed) * radius).sum(-1)
+        best = least.argmax(2)[..., None]
+        step = np.take_along_axis(steps, best, 2)
+        gain = np.take_along_axis(least, best, 2)[..., 0] > value
+        step = np.where(gain[..., None], step, 0.0)
+        slopes = slopes * (1 - step) + other * step
+        middle = middle * (1 - step[..., 0]) + np.where(step[..., 0] > 0, other_middle * step[..., 0], 0.0)
+        weights = weights * (1 - step) + planes.weights[:, :, row] * step
+        value = middle - (np.abs(slopes) * radius[:, 0]).sum(-1)
+    return weights, value, slopes

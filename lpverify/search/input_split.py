@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lpverify.bounds.backward import bound_claim_and_rows
-from lpverify.bounds.root import root_bounds
+from lpverify.bounds.root import Root, root_bounds
 from lpverify.certificate.rigorous_region import regions
 from lpverify.certificate.rigorous_tree import Leaves
 from lpverify.problem import Box
-from lpverify.search.clip import Array, Index, Kept, Planes, clip, sensitivity
+from lpverify.search.clip import Array, Index, Planes, clip
+from lpverify.search.input_branching import influence
 from lpverify.search.task import Outcome, Task
 from lpverify.search.tree import LeafProof, TreeBuilder
 
@@ -39,6 +40,7 @@ class InputSplits:
     batch: int | None = None
     most_open: int = 2**17
     least_cut: float = 0.2
+    combine: bool = True
 
 
 @dataclass(eq=False)
@@ -50,7 +52,7 @@ class Boxes:
     node: Index
     bound: Array
     refused: NDArray[np.bool_]
-    rows: Index
+    weights: Array
 
     def take(self, at: Any) -> Boxes:
         """Some of the rows."""
@@ -60,7 +62,7 @@ class Boxes:
         return len(self.node)
 
 
-FIELDS = ("lower", "upper", "node", "bound", "refused", "rows")
+FIELDS = ("lower", "upper", "node", "bound", "refused", "weights")
 
 
 def join(parts: Sequence[Boxes]) -> Boxes:
@@ -87,11 +89,16 @@ class _Search:
 
     def __post_init__(self) -> None:
         self.wanted = tuple(self.task.clauses[k] for k in self.clauses)
+        longest = max(map(len, self.wanted))
+        self.rows = np.array([[*k, *[-1] * (longest - len(k))] for k in self.wanted])
+        C, d = self.task.root.rows(self.rows.ravel())
+        net = self.task.network
+        self.C, self.d = (torch.from_numpy(x).to(net.device, net.dtype) for x in (C, d))
         self.batch = self.options.batch or batch_size(self.task)
         region = regions([self.task.root.certificate.claim])
         self.open = Boxes(
-            region.lower, region.upper, np.zeros(1, np.int64), np.full((1, len(self.task.d)), -np.inf),
-            np.zeros(1, bool), np.zeros((1, len(self.wanted)), np.int64))
+            region.lower, region.upper, np.zeros(1, np.int64), np.full((1, len(self.wanted)), -np.inf),
+            np.zeros(1, bool), np.zeros((1, *self.rows.shape)))
         self.waiting: list[Boxes] = []
         self.stuck: list[Boxes] = []
 
@@ -103,18 +110,18 @@ class _Search:
                 self.check()
                 continue
             boxes = self.next_boxes()
-            planes = self.bound(boxes)
-            best, rows = planes.best()
-            closed = (best > 0).all(1) & ~boxes.refused
-            boxes.bound, boxes.rows = planes.bound, rows
+            planes, root = self.bound(boxes)
+            boxes.bound, _, boxes.weights = planes.chosen(planes.bound.argmax(2))
+            closed = (boxes.bound > 0).all(1) & ~boxes.refused
             if closed.any():
                 self.waiting.append(boxes.take(closed))
             if closed.all():
                 continue
-            boxes, planes = boxes.take(~closed), planes.select(~closed)
+            if closed.any():
+                boxes, planes, root = boxes.take(~closed), planes.select(~closed), root.select(torch.from_numpy(~closed))
             if self.task.try_points(self.points(planes)):
                 return Outcome(falsified=True, nodes=self.nodes)
-            self.split(boxes, planes)
+            self.split(boxes, planes, self.influence(planes, root))
         if self.stuck:
             return self.ended("a box without inner floats is neither proved nor a counterexample")
         return Outcome((self.builder.encode(self.clauses, "leaf"),), proved=True, nodes=self.nodes)
@@ -128,30 +135,34 @@ class _Search:
         size = min(self.batch, count)
         chosen = np.zeros(count, bool)
         if count <= self.options.most_open and count > size:
-            value = self.open.bound.max(1)
+            value = self.open.bound.min(1)
             chosen[np.argpartition(value, size // 2)[: size // 2]] = True
         last = np.flatnonzero(~chosen)[-(size - int(chosen.sum())) :]
         chosen[last] = True
         boxes, self.open = self.open.take(chosen), self.open.take(~chosen)
         return boxes
 
-    def bound(self, boxes: Boxes) -> Planes:
+    def bound(self, boxes: Boxes) -> tuple[Planes, Root]:
         self.nodes += len(boxes)
         net = self.task.network
         lower, upper = (torch.from_numpy(x).to(net.device, net.dtype) for x in (boxes.lower, boxes.upper))
         with torch.no_grad():
             region = Box(lower, upper)
             root = root_bounds(net, region, "crown")
-            C, d = self.task.C.expand(len(boxes), -1, -1), self.task.d.expand(len(boxes), -1)
-            bound, slopes = bound_claim_and_rows(net, root.relaxations, region, C, d)
-        return Planes(boxes.lower, boxes.upper, bound.double().cpu().numpy(), slopes.double().cpu().numpy(), self.wanted)
+            C, d = self.C.expand(len(boxes), -1, -1), self.d.expand(len(boxes), -1)
+            bound, slopes = (t.double().cpu().numpy() for t in bound_claim_and_rows(net, root.relaxations, region, C, d))
+        clauses, longest = self.rows.shape
+        bound = np.where(self.rows < 0, -np.inf, bound.reshape(-1, clauses, longest))
+        unit = np.broadcast_to(np.eye(longest), (len(boxes), clauses, longest, longest))
+        planes = Planes(boxes.lower, boxes.upper, bound, slopes.reshape(*bound.shape, -1), unit)
+        return (planes.with_combinations() if longest > 1 and self.options.combine else planes), root
 
     def points(self, planes: Planes) -> Tensor:
         net = self.task.network
         points = np.concatenate([planes.corners().reshape(-1, planes.lower.shape[1]), (planes.lower + planes.upper) / 2])
         return torch.from_numpy(points).to(net.device, net.dtype)
 
-    def split(self, boxes: Boxes, planes: Planes) -> None:
+    def split(self, boxes: Boxes, planes: Planes, score: Array) -> None:
         kept = clip(planes)
         cut_off: list[Boxes] = []
         lower, upper, node = boxes.lower.copy(), boxes.upper.copy(), boxes.node.copy()
@@ -173,9 +184,9 @@ class _Search:
                 (upper if is_high else lower)[at, j] = ends[at, j]
                 near, far = (0, 1) if is_high else (1, 0)
                 node[at] = pairs[:, near]
-                cut_off.append(Boxes(far_low, far_high, pairs[:, far], boxes.bound[at], boxes.refused[at], rows[at, :, j]))
+                cut_off.append(Boxes(far_low, far_high, pairs[:, far], boxes.bound[at], boxes.refused[at], rows[at, j]))
         self.waiting += cut_off
-        score = sensitivity(Planes(lower, upper, planes.bound, planes.slopes, planes.clauses))
+        score = score * (upper - lower)
         children: list[Boxes] = []
         middle = threshold(lower + (upper - lower) / 2, lower, upper)
         can = (middle > lower) & (middle < upper)
@@ -191,8 +202,20 @@ class _Search:
         left_high[np.arange(len(at)), j] = t
         right_low[np.arange(len(at)), j] = t
         for lo, hi, side in ((lower[at], left_high, 0), (right_low, upper[at], 1)):
-            children.append(Boxes(lo, hi, pairs[:, side], boxes.bound[at], np.zeros(len(at), bool), boxes.rows[at]))
+            children.append(Boxes(lo, hi, pairs[:, side], boxes.bound[at], np.zeros(len(at), bool), boxes.weights[at]))
         self.open = join([self.open, *children])
+
+    def influence(self, planes: Planes, root: Root) -> Array:
+        """What each input's width costs the clause that is furthest from its proof: (B, n_0)."""
+        clause, weights, slopes = planes.worst()
+        C = self.C.view(*self.rows.shape, -1)[torch.from_numpy(clause)]
+        combined = torch.einsum("bq,bqk->bk", self.tensor(weights), C)
+        region = Box(self.tensor(planes.lower), self.tensor(planes.upper))
+        found = influence(self.task.network, root, region, combined, self.tensor(slopes))
+        return found.double().cpu().numpy()
+
+    def tensor(self, values: Array) -> Tensor:
+        return torch.from_numpy(values).to(self.task.network.device, self.task.network.dtype)
 
     def check(self) -> None:
         boxes = join(self.waiting)
@@ -204,10 +227,20 @@ class _Search:
             if self.task.is_late():
                 self.waiting.append(part)
                 continue
-            bound = root.bounds(Leaves(part.lower, part.upper, *root.rows(part.rows)), bounds="leaf")
+            single = (part.weights.max(-1) == 1)
+            rows = self.rows[np.arange(len(self.rows)), part.weights.argmax(-1)]
+            weights = np.zeros((*single.shape, len(self.task.d)))
+            for k, clause in enumerate(self.wanted):
+                weights[:, k, clause] = part.weights[:, k, :len(clause)]
+            C, d = root.rows(rows)
+            if not single.all():
+                mixed = root.combinations(weights.reshape(-1, weights.shape[-1]))
+                C, d = np.where(single[..., None], C, mixed[0].reshape(C.shape)), np.where(single, d, mixed[1].reshape(d.shape))
+            bound = root.bounds(Leaves(part.lower, part.upper, C, d), bounds="leaf")
             proved = (bound > 0).all(1)
-            for node, rows in zip(part.node[proved].tolist(), part.rows[proved].tolist()):
-                self.builder.close(node, LeafProof(tuple(rows)))
+            for at in np.flatnonzero(proved).tolist():
+                own = None if single[at].all() else weights[at]
+                self.builder.close(int(part.node[at]), LeafProof(tuple(rows[at].tolist()), own))
             if not proved.all():
                 part = part.take(~proved)
                 part.refused[:] = True
