@@ -18,7 +18,7 @@ from lpverify.certificate.rigorous_claim import claim_rows, misfit
 from lpverify.certificate.rigorous_linear import Array, to_index
 from lpverify.certificate.rigorous_region import regions
 from lpverify.certificate.rigorous_tree import Root, root_margins
-from lpverify.certificate.rigorous_walk import judge
+from lpverify.certificate.rigorous_walk import judge, require_fit
 from lpverify.errors import CertificateError
 
 __all__ = ["Network", "Outcome", "check", "claim_rows"]
@@ -86,6 +86,8 @@ def _check_trees(network: Network, certificate: Certificate) -> Outcome:
     try:
         require_trees(certificate)
         root = Root(network, certificate)
+        for tree in certificate.trees:
+            require_fit(root, tree)
         margins = root.margins.copy()
         left = _open_clauses(claim, margins)
         listed = [to_index(tree.clauses).tolist() for tree in certificate.trees]

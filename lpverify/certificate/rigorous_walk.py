@@ -40,10 +40,10 @@ class _Piece(NamedTuple):
 def judge(root: Root, tree: Tree, wanted: Sequence[int]) -> tuple[dict[int, float], Failure | None]:
     """The least bound that a leaf has of each wanted clause, and the first leaf that proves one of them not.
 
-    The tree must be well-formed. Infinity stands for leaves without any point.
+    The tree must be well-formed and fit. Infinity stands for leaves without any point.
 
     Raises:
-        CertificateError: if the tree does not fit the network or the region.
+        CertificateError: if a threshold lies outside its leaf's box.
     """
     stored = _Stored(root, tree)
     bounds = np.full(len(stored.rows), -np.inf)
@@ -63,6 +63,22 @@ def judge(root: Root, tree: Tree, wanted: Sequence[int]) -> tuple[dict[int, floa
     leaf = int(failing.argmax())
     clause = next(c for c in wanted if not best[c][leaf] > 0)
     return least, Failure(leaf, int(np.flatnonzero(stored.kinds == 0)[leaf]), clause, float(best[clause][leaf]))
+
+
+def require_fit(root: Root, tree: Tree) -> None:
+    """Raise CertificateError if a split or a column is not of this network, or an input is split without a box."""
+    nodes, kinds = root.network.nodes, to_index(tree.kinds)
+    kinds = kinds[kinds > 0]
+    sizes = np.array([node.size if node.kind == "relu" else 0 for node in nodes])
+    for split, (kind, (node, unit)) in enumerate(zip(kinds, to_index(tree.places), strict=True)):
+        if kind == PHASE and not (0 <= node < len(sizes) and 0 <= unit < sizes[node]):
+            raise CertificateError(f"split {split} of a tree: neuron {unit} of node {node} is not a ReLU")
+        if kind == INPUT and not (root.is_box and node == 0 and 0 <= unit < nodes[0].size):
+            raise CertificateError(f"split {split} of a tree: input {unit} is none of a box")
+    for node, raw in tree.columns:
+        neurons = to_index(raw)
+        if not 0 <= node < len(sizes) or ((neurons < 0) | (neurons >= sizes[node])).any():
+            raise CertificateError(f"a tree has columns of node {node} that are no neurons of a ReLU")
 
 
 class _Stored:
@@ -86,22 +102,6 @@ class _Stored:
         clause = np.array([clause for clause, own in enumerate(claim.clauses) for _ in own], dtype=np.int64)
         clause = np.concatenate([clause, clause[(weights > 0).argmax(axis=1)] if len(weights) else clause[:0]])
         self.clause = np.concatenate([clause, [NOTHING]])[self.form]
-        self._require_fit(tree)
-
-    def _require_fit(self, tree: Tree) -> None:
-        """That splits and columns name units of the network, and inputs are split in a box only."""
-        kinds = self.kinds[self.kinds > 0]
-        sizes = np.array([node.size if node.kind == "relu" else 0 for node in self.nodes])
-        for split, (kind, (node, unit)) in enumerate(zip(kinds, self.places, strict=True)):
-            if kind == PHASE and not (0 <= node < len(sizes) and 0 <= unit < sizes[node]):
-                raise CertificateError(f"split {split}: neuron {unit} of node {node} is not a ReLU")
-            if kind == INPUT and not (node == 0 and 0 <= unit < self.nodes[0].size):
-                raise CertificateError(f"split {split}: there is no input {unit} of node {node}")
-        if (kinds == INPUT).any() and not self.root.is_box:
-            raise CertificateError("inputs are split, but the region is not a box")
-        for node, neurons in self.columns:
-            if not 0 <= node < len(sizes) or ((neurons < 0) | (neurons >= sizes[node])).any():
-                raise CertificateError(f"columns of node {node} are not neurons of a ReLU")
 
     def pieces(self) -> Iterator[_Piece]:
         """The leaves in preorder, each in pieces of rows small enough for a batch."""

@@ -1,4 +1,4 @@
-"""Leaves in rigorous float64: no bound above a value of its leaf, whatever the multipliers, and no false tree accepted."""
+"""Leaves in rigorous float64: no bound above a value in its leaf, whatever the multipliers; no false tree accepted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import torch
 from checking import checker_of, exactly_inside
 from networks import CLASSES, NETWORKS, rescaled
-from small_certificates import NO_ROWS, affine_net, ball, box, lemma, plain, rows
+from small_certificates import NO_ROWS, affine_net, ball, box, duals, lemma, plain, rows
 
 from lpverify.attack.exact import exact_margins
 from lpverify.certificate import exact, rigorous, rigorous_walk
@@ -25,16 +25,15 @@ from lpverify.certificate.claim import (
     ClauseRows,
     Inequality,
     LabelRows,
-    LinearRows,
     RationalBox,
 )
+from lpverify.certificate.container import RawArray
 from lpverify.certificate.exact_linear import convert
 from lpverify.certificate.proof import RULES, SEMANTICS, Certificate, decode
 from lpverify.certificate.rigorous_claim import claim_rows, combined
 from lpverify.certificate.rigorous_tree import Leaves, Root
 from lpverify.certificate.tree import Tree
 from lpverify.errors import CertificateError, ShapeError, UsageError
-from lpverify.linear import Dense
 from lpverify.network import Affine, Network, ReLU
 from lpverify.search.tree import LeafProof, TreeBuilder
 from lpverify.serialize import raw_array
@@ -385,6 +384,11 @@ def true_and_false_claims(name: str, seed: int, mode: str) -> Iterator[tuple[Net
     yield network, replace(root.certificate, claim=shifted(claim, at_points + 1e-9), trees=(tree,)), False
 
 
+def stored(values: np.ndarray[Any, Any]) -> RawArray:
+    """The array with its own dtype."""
+    return RawArray(values.dtype.str, values.shape, values.tobytes())
+
+
 def mutated(tree: Tree, generator: random.Random) -> Tree:
     """The tree with one entry of one array changed, dropped, doubled, or two swapped."""
     name = generator.choice(["kinds", "places", "points", "counts", "rows", "slopes", "slope_of", "duals", "dual_of",
@@ -406,7 +410,7 @@ def mutated(tree: Tree, generator: random.Random) -> Tree:
     else:
         first, second = (generator.randrange(len(values)) for _ in range(2))
         values[[first, second]] = values[[second, first]]
-    return replace(tree, **{name: raw_array(values)})
+    return replace(tree, **{name: stored(values)})
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -425,3 +429,214 @@ def test_mutated_trees_are_never_accepted_for_false_claims(name: str, mode: str)
                     tree = mutated(tree, generator)
                 outcome = rigorous.check(checker, [replace(proof, trees=(tree,))])[0]
                 assert not outcome.accepted and outcome.message and outcome.leaves == 0
+
+
+def inequality(coefficients: list[Fraction | int], constant: Fraction | int, strict: bool = True) -> Inequality:
+    units = tuple(i for i, c in enumerate(coefficients) if c)
+    return Inequality(units, tuple(Fraction(c) for c in coefficients if c), Fraction(constant), strict)
+
+
+def bump() -> Network:
+    """One input; the outputs x and relu(x) + relu(-x) = |x|."""
+    return affine_net(([[1.0], [-1.0]], [0.0, 0.0]), ([[1.0, -1.0], [1.0, 1.0]], [0.0, 0.0]))
+
+
+def thirds(lower: int, upper: int) -> RationalBox:
+    return RationalBox((Fraction(lower, 3),), (Fraction(upper, 3),))
+
+
+def judged(network: Network, claim: Claim, *trees: Tree, rule: str = "crown") -> rigorous.Outcome:
+    """The rigorous checker's outcome, which the exact checker shares."""
+    checker = checker_of(network)
+    proof = decode(Certificate(checker.sha256, "real", rule, claim, NO_ROWS, (), trees).encode())
+    found, certain = rigorous.check(checker, [proof])[0], exact.check(plain(network), proof)
+    assert found.accepted == certain.accepted and found.leaves == certain.leaves
+    return found
+
+
+def test_clauses_need_one_row_each() -> None:
+    # On [1/3, 2/3]: x > 0 or x < -1; |x| - 1/4 >= 0 or |x| > 9.
+    first = (inequality([1, 0], 0), inequality([-1, 0], -1))
+    second = (inequality([0, 1], Fraction(-1, 4), strict=False), inequality([0, 1], -9))
+    assert judged(bump(), Claim(thirds(1, 2), ClauseRows(2, (first, second)))).accepted
+    out = judged(bump(), Claim(thirds(1, 2), ClauseRows(2, (first, second[1:]))))
+    assert not out.accepted and out.message == "clause 1 is not proved" and out.leaves == 0
+    assert not judged(bump(), Claim(thirds(1, 2), ClauseRows(2, (first, ())))).accepted
+
+
+def test_rows_in_rationals_are_scaled_to_integers_and_their_constants_rounded_down() -> None:
+    row = inequality([Fraction(1, 10), Fraction(-1, 4)], Fraction(1, 3))
+    C, d = claim_rows(Claim(thirds(0, 1), ClauseRows(2, ((row,),))))
+    assert C.tolist() == [[2.0, -5.0]]
+    assert Fraction(d[0]) < Fraction(20, 3) < Fraction(np.nextafter(d[0], np.inf))
+    fine = inequality([Fraction(1, 3), Fraction(1, 2**60)], 0)
+    with pytest.raises(CertificateError, match="row 0 of the claim"):
+        claim_rows(Claim(thirds(0, 1), ClauseRows(2, ((inequality([2**53 + 1, 1], 0),),))))
+    assert claim_rows(Claim(thirds(0, 1), ClauseRows(2, ((fine,),))))[0].tolist() == [[2.0**60, 3.0]]
+    huge = Claim(thirds(0, 1), ClauseRows(2, ((inequality([10**400, 0], 0),),)))
+    checker = checker_of(bump())
+    outcome = rigorous.check(checker, [Certificate(checker.sha256, "real", "crown", huge, NO_ROWS)])[0]
+    assert not outcome.accepted and "float64" in outcome.message
+
+
+def test_a_box_in_rationals_is_rounded_outward() -> None:
+    # x - 1/3 >= 0 on [1/3, 2/3] holds, but no float64 box shows it; x - 1/3 + 2^-50 > 0 shows.
+    for constant, accepted in ((Fraction(-1, 3), False), (Fraction(-1, 3) + Fraction(1, 2**40), True)):
+        claim = Claim(thirds(1, 2), ClauseRows(2, ((inequality([1, 0], constant, strict=False),),)))
+        checker = checker_of(bump())
+        outcome = rigorous.check(checker, [Certificate(checker.sha256, "real", "crown", claim, NO_ROWS)])[0]
+        assert outcome.accepted == accepted
+    root = Root(checker, Certificate(checker.sha256, "real", "crown", claim, NO_ROWS))
+    lower, upper = root.box
+    assert Fraction(lower[0]) < Fraction(1, 3) and Fraction(upper[0]) > Fraction(2, 3)
+
+
+def split_bump(phases: float = 0.0) -> TreeBuilder:
+    """x <= 0 and x >= 0, and the latter by phase of the first neuron: its left part is x = 0."""
+    builder = TreeBuilder()
+    left, right = builder.split_input(0, 0, 0.0)
+    below, above = builder.split_phase(right, 2, 0)
+    for node, row in ((left, (1,)), (below, (1,)), (above, (1,))):
+        builder.close(node, LeafProof(row, phases=None if node == left else np.full((1, 1), phases, np.float32)))
+    return builder
+
+
+def bump_claim(constant: Fraction) -> Claim:
+    """|x| + 1 > 0 and |x| + constant > 0 on [-1/3, 2/3]."""
+    return Claim(thirds(-1, 2), ClauseRows(2, ((inequality([0, 1], 1),), (inequality([0, 1], constant),))))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_input_and_phase_splits_prove_what_the_root_cannot(rule: str) -> None:
+    # |x| + 1/1000 > 0 on [-1/3, 2/3]: both relu(x) and relu(-x) are bent, but not where x <= 0 or x >= 0.
+    claim, tree = bump_claim(Fraction(1, 1000)), split_bump(1.0).encode([1], "leaf")
+    assert judged(bump(), claim, rule=rule).accepted == (rule == "interval")
+    outcome = judged(bump(), claim, tree, rule=rule)
+    assert outcome.accepted and outcome.leaves == 3 and outcome.message == "3 leaves"
+    assert 1 / 1000 - 1e-12 < outcome.margins[1] <= 1 / 1000
+    false = bump_claim(Fraction(-1, 10**9))
+    message = judged(bump(), false, tree, rule=rule).message
+    assert message.startswith("tree 0, leaf 0 (node 1): clause 1 is not proved (bound -")
+    assert judged(bump(), false).message == "clause 1 is not proved"
+    other = replace(tree, clauses=raw_array(np.zeros(1, np.int32)))
+    assert judged(bump(), false, other).message == "clause 1 is not proved, and no tree proves it"
+
+
+def test_combinations_of_a_clause_prove_it_and_cost_their_rounding() -> None:
+    # x > -1/8 or -x > -1/8: neither row holds on all of [-1/3, 1/3], but their sum is 1/4.
+    clause = (inequality([1, 0], Fraction(1, 8)), inequality([-1, 0], Fraction(1, 8)))
+    claim = Claim(thirds(-1, 1), ClauseRows(2, (clause,)))
+    builder = TreeBuilder()
+    builder.close(0, LeafProof((-2,), weights=np.array([[0.1, 0.1]])))
+    assert judged(bump(), claim, builder.encode([0], "root")).accepted
+    builder.close(0, LeafProof((-2,), weights=np.array([[0.1, 0.3]])))
+    assert not judged(bump(), claim, builder.encode([0], "root")).accepted
+    generator = np.random.default_rng(0)
+    for _ in range(50):
+        weights, C, d = generator.random((4, 6)), generator.normal(size=(6, 3)), generator.normal(size=6)
+        reach = generator.random(3) * 10.0 ** generator.integers(-3, 6)
+        sums, constants = combined(weights, C, d, reach)
+        for row in range(4):
+            f = [Fraction(reach[i]) * generator.choice([-1, 1]) for i in range(3)]
+            meant = sum(Fraction(w) * (sum(Fraction(c) * y for c, y in zip(line, f, strict=True)) + Fraction(constant))
+                        for w, line, constant in zip(weights[row], C, d, strict=True))  # fmt: skip
+            given = sum(Fraction(c) * y for c, y in zip(sums[row], f, strict=True)) + Fraction(constants[row])
+            assert given <= meant and float(meant - given) <= 1e-12 * (1 + float(reach.sum()))
+
+
+def test_an_empty_leaf_proves_every_clause() -> None:
+    # |x| + 1/10 > 0 on [-1, 2], split at x = 1/2 and then by the phase of z = x.
+    claim = Claim(thirds(-3, 6), ClauseRows(2, ((inequality([0, 1], Fraction(1, 10)),),) * 2))
+    for bounds, v in (("root", 1 / 3), ("leaf", 2 / 3)):  # the slope of the bound of relu(-x) where x <= 1/2
+        builder = TreeBuilder()
+        left, right = builder.split_input(0, 0, 0.5)
+        below, above = builder.split_phase(right, 2, 0)
+        lower, upper = builder.split_phase(left, 2, 0)
+        # Where x >= 1/2 and z <= 0: v z - v z is 0 and above v / 2, the first by the box and the second by the phase.
+        builder.close(below, LeafProof((-1,), phases=np.full((1, 1), v, np.float32)))
+        for node in (above, upper, lower):
+            builder.close(node, LeafProof((0, 1), phases=np.full((2, 1), v, np.float32)))
+        outcome = judged(bump(), claim, builder.encode([0, 1], bounds), rule="dual-tight")
+        assert outcome.accepted and outcome.leaves == 4
+        builder.close(below, LeafProof((-1,), phases=np.full((1, 1), -0.5, np.float32)))
+        outcome = judged(bump(), claim, builder.encode([0, 1], bounds), rule="dual-tight")
+        assert outcome.accepted == (bounds == "leaf"), "by its own ranges a leaf is empty whatever the multiplier"
+        if bounds == "root":
+            assert outcome.message.startswith("tree 0, leaf 2 (node 5): clause 0 is not proved")
+
+
+def bare(network: Network, claim: Claim) -> Certificate:
+    return Certificate(checker_of(network).sha256, "real", "crown", claim, NO_ROWS)
+
+
+def test_trees_that_do_not_fit_are_refused() -> None:
+    claim, network, tree = bump_claim(Fraction(1, 1000)), bump(), split_bump(1.0).encode([1], "leaf")
+    checker, good = checker_of(network), bare(network, claim)
+    assert rigorous.check(checker, [replace(good, trees=(tree,))])[0].accepted
+
+    def refused(message: str, where: Claim = claim, **changes: Any) -> None:
+        wrong = replace(tree, **{k: stored(v) if isinstance(v, np.ndarray) else v for k, v in changes.items()})
+        outcome = rigorous.check(checker, [replace(good, claim=where, trees=(wrong,))])[0]
+        assert not outcome.accepted and message in outcome.message, outcome.message
+
+    refused("lacks", kinds=np.array([2, 0, 1, 0], np.uint8))
+    refused("after its end", kinds=np.array([2, 0, 1, 0, 0, 0], np.uint8))
+    refused("kind 3", kinds=np.array([3, 0, 1, 0, 0], np.uint8))
+    refused("not a ReLU", places=np.array([[0, 0], [1, 0]], np.int32))
+    refused("not a ReLU", places=np.array([[0, 0], [2, 2]], np.int32))
+    refused("input 1 is none", places=np.array([[0, 1], [2, 0]], np.int32))
+    refused("input 0 has no 0.75", points=np.array([0.75, 0.0]))
+    refused("not finite", points=np.array([np.nan, 0.0]))
+    refused("multiplier", phases=np.array([1.0, np.inf], np.float32))
+    refused("phase multipliers", phases=np.ones(3, np.float32))
+    refused("counts", counts=np.array([1, 2, 0], np.int32))
+    refused("rows", rows=np.array([1, 1, 2], np.int32))
+    refused("clause 1 is not proved", rows=np.array([1, 0, 1], np.int32))
+    refused("bounds", bounds="none")
+    refused("rise", clauses=np.array([2], np.int32))
+    refused("node 1 is not a ReLU", columns=((1, raw_array(np.array([0], np.int32))),))
+    refused("no neuron", columns=((2, raw_array(np.array([2], np.int32))),))
+    for norm in ("2", "1"):
+        refused("none of a box", where=Claim(ball([0.0], "0.25", norm), claim.rows))
+    outcome = rigorous.check(checker, [replace(good, trees=(tree, tree))])[0]
+    assert not outcome.accepted and "two trees" in outcome.message
+
+
+def test_batches_and_long_paths_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(5)
+    network = NETWORKS["deep"](1).to(torch.float64)
+    claim = claim_of(network, generator)
+    root = root_of(network, claim)
+    for mode in MODES:
+        tree, least = grown(root, network, random.Random(1), 30, [0, 1], mode)
+        for entries in (1, 100, 1000):
+            monkeypatch.setattr(rigorous_walk, "BATCH_ENTRIES", entries)
+            again, _ = rigorous_walk.judge(root, tree, [0, 1])
+            np.testing.assert_allclose([again[0], again[1]], least, rtol=1e-12, atol=1e-12)
+        monkeypatch.undo()
+    # A path of 3,000 splits of one input, far deeper than recursion goes.
+    builder, node = TreeBuilder(), 0
+    lower, upper = root.box
+    for point in np.linspace(lower[0], upper[0], 3002)[1:-1]:
+        left, node = builder.split_input(node, 0, float(point))
+        builder.close(left, LeafProof((0, 1)))
+    builder.close(node, LeafProof((0, 1)))
+    least, _ = rigorous_walk.judge(root, builder.encode([0, 1], "root"), [0, 1])
+    assert all(least[k] >= root.margins[k] - 1e-12 for k in (0, 1))
+
+
+def test_lemmas_serve_the_leaves() -> None:
+    # z = relu(x) - relu(x) on [0, 1] lies in [-1, 1] by intervals; a lemma of the slopes shows 0.
+    network = affine_net(([[1.0], [1.0]], [0.0, 0.0]), ([[1.0, -1.0]], [0.0]), ([[-1.0]], [0.5]))
+    claim = Claim(box([0.0], [1.0]), rows([[1.0]], [0.0]))
+    for mode in MODES:
+        builder = TreeBuilder()
+        for child in builder.split_input(0, 0, 0.5):
+            builder.close(child, LeafProof((0,)))
+        proof = replace(bare(network, claim), rule="interval", trees=(builder.encode([0], mode),))
+        accepted = []
+        for lemmas in ((), (lemma(4, [0], [1], [duals(2, [0, 1], [[-1.0, 1.0]])]),)):
+            proof = replace(proof, lemmas=lemmas)
+            accepted.append(rigorous.check(checker_of(network), [proof])[0].accepted)
+            assert exact.check(plain(network), proof).accepted == accepted[-1]
+        assert accepted == [False, True]
