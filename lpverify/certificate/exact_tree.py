@@ -80,7 +80,8 @@ def first_failure(root: State, claim: Claim, tree: Tree, proved: Container[int])
         best: dict[int, Fraction | float] = dict.fromkeys(wanted, -math.inf if reached else math.inf)
         for index in range(start, start + count):
             phases, clause = stored.phases(part.neurons), rows.clause(index)
-            open_clauses = [each for each in wanted if clause in (each, NOTHING) and not best[each] > 0]
+            shown = wanted if clause == NOTHING else [clause]
+            open_clauses = [each for each in shown if each in best and not best[each] > 0]
             if open_clauses:
                 form = rows.form(index)
                 bound = form.constant + lower_bound(part.state, last, form.row, stored.own(index, phases))
