@@ -2,11 +2,13 @@
 
 A coordinate that a rational box fixes at 1/10 holds no float. The point meant is therefore the stored one, clamped
 into the exact box; the stored one is the nearest float32 of the box, else its nearest float64, else an end rounded.
+If that is no counterexample, inputs at an end of their side are tried at its exact end.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -23,6 +25,7 @@ from lpverify.network import Network
 from lpverify.result import Counterexample
 
 Floats = NDArray[np.float64]
+Placed = tuple[Floats, list[Fraction]]
 
 
 def clause_witness(exact: Network, single: Network, claim: Claim, point: NDArray[Any]) -> Counterexample | None:
@@ -52,10 +55,15 @@ class Judge:
         A clause fails where all of its rows do, a strict row where its value is <= 0, another where it is < 0. Of
         several failing clauses the one with the least margin is named; its margin is the greatest of its rows' values.
         """
-        placed = self._place(np.asarray(point, dtype=np.float64).ravel())
-        if placed is None:
-            return None
-        x, meant = placed
+        proposed = np.asarray(point, dtype=np.float64).ravel()
+        for placed in self._places(proposed):
+            found = self._at(*placed)
+            if found is not None:
+                return found
+        return None
+
+    def _at(self, x: Floats, meant: list[Fraction]) -> Counterexample | None:
+        """The counterexample at the stored point x, which means ``meant``."""
         outputs = rational_outputs(self.exact, meant)
         failing: list[tuple[Fraction | float, int]] = []
         for clause, rows in enumerate(self._clauses):
@@ -95,31 +103,43 @@ class Judge:
             for i, d in enumerate(rows.d.values())
         )
 
-    def _place(self, point: Floats) -> tuple[Floats, list[Fraction]] | None:
-        """The float64 point to be stored, and the exact point of the region that it means."""
+    def _places(self, point: Floats) -> Iterator[Placed]:
+        """The float64 points to be stored, each with the exact point of the region that it means; at most two."""
         region = self.claim.region
         if isinstance(region, BallRegion):
             center = np.frombuffer(region.center.data, dtype=region.center.dtype)
             inside = into_exact_box(point, center, region.eps, region.norm, region.clip)
-            return None if inside is None else (inside, [Fraction(v) for v in inside.tolist()])
+            if inside is not None:
+                yield inside, [Fraction(v) for v in inside.tolist()]
+            return
         low, high, free = self._ends
         with np.errstate(over="ignore"):
             rounded = point.astype(np.float32).astype(np.float64)
         rounded = np.where(self._is_single & np.isfinite(rounded), rounded, np.where(np.isnan(point), low, point))
         x = np.clip(rounded, low, high) + 0.0
-        values = [Fraction(v) for v in x.tolist()]
         if not isinstance(region, RationalBox):
-            return x, values
-        for i in np.flatnonzero(~free).tolist():
+            yield x, [Fraction(v) for v in x.tolist()]
+            return
+        yield from self._clamped(region, x, ~free)
+        # A claim may fail at the very end of a side only: a float beyond it means that end.
+        below, above = x <= low, x >= high
+        for i in np.flatnonzero((below | above) & free).tolist():
+            x[i] = -round_up(-region.lower[i], np.float64) if below[i] else round_up(region.upper[i], np.float64)
+        yield from self._clamped(region, x, below | above | ~free)
+
+    def _clamped(self, region: RationalBox, stored: Floats, which: NDArray[np.bool_]) -> Iterator[Placed]:
+        """The point that ``stored`` means, of which the inputs ``which`` may be outside; none on an open face."""
+        x = stored.copy()
+        values = [Fraction(v) for v in x.tolist()]
+        for i in np.flatnonzero(which).tolist():
             values[i] = min(max(values[i], region.lower[i]), region.upper[i])
         for i, upper in self.open_faces:
             end = region.upper[i] if upper else region.lower[i]
             if values[i] == end:
                 x[i] = np.nextafter(x[i], -np.inf if upper else np.inf)
                 values[i] = min(max(Fraction(float(x[i])), region.lower[i]), region.upper[i])
-        return None if any(values[i] == (region.upper if up else region.lower)[i] for i, up in self.open_faces) else (
-            x, values
-        )  # fmt: skip
+        if not any(values[i] == (region.upper if upper else region.lower)[i] for i, upper in self.open_faces):
+            yield x, values
 
     @cached_property
     def _single_ends(self) -> tuple[Floats, Floats]:

@@ -11,9 +11,9 @@ import click
 
 from lpverify.cli.options import ENGINE, Positive
 
-# Before the timeout: the search ends, then everything. A process needs a moment to start and to end.
-SEARCH_SECONDS, END_SECONDS = 1.0, 0.4
-SEARCH_SHARE = 0.05
+# So many seconds before the timeout the search is to end (a share of the timeout more, if that is short), then it is
+# interrupted, then the process ends as it is. A process also needs a moment to start and to end.
+SEARCH_SECONDS, SEARCH_SHARE, STOP_SECONDS, EXIT_SECONDS = 1.0, 0.05, 0.6, 0.3
 NO_OPTIONS = {"arch": None, "input_shape": None, "mean": None, "std": None, "workers": 1}
 
 
@@ -35,15 +35,15 @@ def vnncomp(category: str, model: Path, vnnlib: Path, results: Path, timeout: fl
     from lpverify.run_folder import write_atomic
 
     write_atomic(results, b"timeout\n")
-    watchdog = threading.Timer(max(0.0, timeout - END_SECONDS), os._exit, (0,))
+    watchdog = threading.Timer(max(0.0, timeout - EXIT_SECONDS), os._exit, (0,))
     watchdog.daemon = True
     watchdog.start()
     text = "unknown\n"
     try:
-        budget = timeout - min(SEARCH_SECONDS, SEARCH_SHARE * timeout + END_SECONDS)
+        budget = max(EXIT_SECONDS, timeout - min(SEARCH_SECONDS, SEARCH_SHARE * timeout + STOP_SECONDS))
         done = run_property(
             model, vnnlib, {**NO_OPTIONS, **given, "timeout": budget}, out=None, overwrite=False, began=began,
-            latest=began + timeout - END_SECONDS,
+            latest=began + timeout - STOP_SECONDS,
         )  # fmt: skip
         text = competition_text(done)
     finally:

@@ -1,6 +1,6 @@
 """The search for a counterexample of one claim: corners and random points, then descents from the best of them.
 
-It proposes points in the engine's arithmetic; ``Task.witness`` decides by exact evaluation.
+It proposes points in the engine's arithmetic; ``Goal.witness`` decides by exact evaluation.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lpverify.attack.steepest import project, random_point, start_point
 from lpverify.problem import Box, Region, Specification
 
 if TYPE_CHECKING:
-    from lpverify.search.task import Task
+    from lpverify.search.task import Goal
 
 # How many activations the first points, and the runs of one descent, may need: large networks get fewer of them.
 POINT_FLOATS, RUN_FLOATS = 2**20, 2**20
@@ -32,9 +32,9 @@ FINE_RUNS, FINE_SHARE = 4, 0.25
 
 
 def attack_claim(
-    task: Task, *, steps: int = 60, restarts: int = 100, seed: int = 0, start: Tensor | None = None
+    goal: Goal, *, steps: int = 60, restarts: int = 100, seed: int = 0, start: Tensor | None = None
 ) -> bool:
-    """Search the task's region for a point where its claim fails; whether ``task.witness`` accepted one.
+    """Search the goal's region for a point where its claim fails; whether ``goal.witness`` accepted one.
 
     Args:
         steps: of each descent.
@@ -45,32 +45,32 @@ def attack_claim(
         start: (p, n_0) further points to begin from.
     """
     generator = torch.Generator().manual_seed(seed)
-    points = first_points(task.region, sum(task.network.sizes), generator)
+    points = first_points(goal.region, sum(goal.network.sizes), generator)
     if start is not None:
-        points = torch.cat([project(start.to(points), _repeated(task.region, len(start))), points])
-    if not all(task.clauses):
+        points = torch.cat([project(start.to(points), _repeated(goal.region, len(start))), points])
+    if not all(goal.clauses):
         # Where a clause has no rows, every point fails.
-        return task.witness(points[0].detach().cpu().double().numpy())
-    if task.try_points(points):
+        return goal.witness(points[0].detach().cpu().double().numpy())
+    if goal.try_points(points):
         return True
-    margins = task.margin(task.values(points)).nan_to_num(nan=torch.inf)
+    margins = goal.margin(goal.values(points)).nan_to_num(nan=torch.inf)
     best = margins.argsort()[: max(1, restarts // 2)]
     near, points = FINE_SHARE * float(margins.max()), points[best]
     found = _Found(points, margins[best])
-    for loss in ("margin", "targeted") if len(task.clauses) > 1 else ("margin",):
-        options = AttackOptions(steps=steps, loss=loss, clauses=task.clauses, deadline=task.deadline)
-        for runs in _chunks(task, options, points, restarts, generator):
-            found = found.join(_descend(task, options, runs), most=FINE_RUNS)
-            if task.try_points(found.points):
+    for loss in ("margin", "targeted") if len(goal.clauses) > 1 else ("margin",):
+        options = AttackOptions(steps=steps, loss=loss, clauses=goal.clauses, deadline=goal.deadline)
+        for runs in _chunks(goal, options, points, restarts, generator):
+            found = found.join(_descend(goal, options, runs), most=FINE_RUNS)
+            if goal.try_points(found.points):
                 return True
-            if task.is_late():
+            if goal.is_late():
                 return False
     if not float(found.margins.min()) <= near:
         return False
-    double = replace(task, network=task.network.to(torch.float64), region=task.region.to(torch.float64),
-                     C=task.C.double(), d=task.d.double())  # fmt: skip
+    double = replace(goal, network=goal.network.to(torch.float64), region=goal.region.to(torch.float64),
+                     C=goal.C.double(), d=goal.d.double())  # fmt: skip
     for step in FINE_STEPS:
-        options = AttackOptions(steps=steps, step_size=step, clauses=task.clauses, deadline=task.deadline)
+        options = AttackOptions(steps=steps, step_size=step, clauses=goal.clauses, deadline=goal.deadline)
         runs = _Runs(found.points.double(), torch.zeros(len(found.points), dtype=torch.int64, device=points.device))
         found = found.join(_descend(double, options, runs), most=FINE_RUNS)
         if double.try_points(found.points.double()):
@@ -102,15 +102,15 @@ class _Found:
 
 
 def _chunks(
-    task: Task, options: AttackOptions, points: Tensor, restarts: int, generator: torch.Generator
+    goal: Goal, options: AttackOptions, points: Tensor, restarts: int, generator: torch.Generator
 ) -> Iterator[_Runs]:
     """The descents of one loss, as many at once as memory allows."""
-    spec = Specification(task.C.unsqueeze(0), task.d.unsqueeze(0))
+    spec = Specification(goal.C.unsqueeze(0), goal.d.unsqueeze(0))
     targets = options.targets(spec)
-    most = max(FEWEST_RUNS, RUN_FLOATS // sum(task.network.sizes))
+    most = max(FEWEST_RUNS, RUN_FLOATS // sum(goal.network.sizes))
     rounds = max(1, min(restarts, most) // targets)
     noise = torch.rand(rounds, points.shape[1], generator=generator, dtype=torch.float64).to(points)
-    begin = random_point(_repeated(task.region, rounds), noise)
+    begin = random_point(_repeated(goal.region, rounds), noise)
     begin[: min(rounds, len(points))] = points[:rounds]
     chosen = torch.arange(targets, device=points.device).repeat(rounds)
     begin = begin.repeat_interleave(targets, 0)
@@ -118,12 +118,12 @@ def _chunks(
         yield _Runs(begin[part], chosen[part])
 
 
-def _descend(task: Task, options: AttackOptions, runs: _Runs) -> AttackResult:
+def _descend(goal: Goal, options: AttackOptions, runs: _Runs) -> AttackResult:
     """The best point of each run; all end when one seems to succeed."""
     one = torch.zeros(len(runs.points), dtype=torch.int64, device=runs.points.device)
-    spec = Specification(task.C.unsqueeze(0), task.d.unsqueeze(0)).select(one)
-    region = task.region.select(one)
-    return descend(task.network, region, spec, runs.points, runs.targets, options, one)
+    spec = Specification(goal.C.unsqueeze(0), goal.d.unsqueeze(0)).select(one)
+    region = goal.region.select(one)
+    return descend(goal.network, region, spec, runs.points, runs.targets, options, one)
 
 
 def first_points(region: Region, size: int, generator: torch.Generator) -> Tensor:
