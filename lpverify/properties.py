@@ -23,7 +23,7 @@ from lpverify.certificate.claim import Claim
 from lpverify.certificate.rigorous_claim import claim_rows
 from lpverify.certificate.rigorous_region import regions
 from lpverify.clause_witness import Judge
-from lpverify.errors import ShapeError
+from lpverify.errors import CertificateError, DataError, ShapeError
 from lpverify.evidence import certificate
 from lpverify.network import as_numpy
 from lpverify.problem import Box, Specification
@@ -36,6 +36,8 @@ from lpverify.vnnlib import Property
 MORE_TIME = 2.0
 # The attack and the bound that all claims of a property with several get first.
 ATTACK_STEPS, ATTACK_RESTARTS, FIRST_BOUND = 20, 2, "crown"
+# The descent from a counterexample that the float32 forward pass does not show.
+DEEPER_STEPS, DEEPER_STEP = 20, 0.02
 TIMEOUT = "timeout"
 
 
@@ -50,6 +52,7 @@ def verify_property(session: Session, asked: Property, *, deadline: float = math
 
     Raises:
         ShapeError: if the property has other inputs or outputs than the network.
+        DataError: if a coefficient has more digits than the checkers take.
     """
     network = session.exact
     if (asked.inputs, asked.outputs) != (network.input_size, network.output_size):
@@ -57,6 +60,7 @@ def verify_property(session: Session, asked: Property, *, deadline: float = math
             f"property: {asked.inputs} inputs and {asked.outputs} outputs, but the network has {network.input_size} "
             f"and {network.output_size}; give the network that the property was written for"
         )
+    _require_floats(asked)
     state = _State(session, asked, deadline, list(range(len(asked.claims))))
     stages = (state.attacked, state.bounded, state.solved) if len(asked.claims) > 1 else (state.solved,)
     for stage in stages:
@@ -66,6 +70,15 @@ def verify_property(session: Session, asked: Property, *, deadline: float = math
             if result.verdict is Verdict.FALSIFIED:
                 yield from unanswered(session, asked, state.waiting, f"claim {result.index} is falsified")
                 return
+
+
+def _require_floats(asked: Property) -> None:
+    """Refuse coefficients that float64 cannot hold exactly: no checker could take them."""
+    for k, claim in enumerate(asked.claims):
+        try:
+            claim_rows(claim)
+        except CertificateError as error:
+            raise DataError(f"property: box {k}: {error}; write them with fewer digits") from None
 
 
 def unanswered(session: Session, asked: Property, claims: Sequence[int], reason: str) -> Iterator[Result]:
@@ -150,6 +163,7 @@ class _State:
             )  # fmt: skip
             for place in found.falsified.nonzero().flatten().tolist():
                 witness = self._judge(part[place])(as_numpy(found.points[place]))
+                witness = None if witness is None else self._deeper(part[place], witness, self.deadline)
                 if witness is not None and (witness.agrees or self.session.settings.semantics == "real"):
                     seconds = time.perf_counter() - began
                     yield replace(
@@ -209,11 +223,26 @@ class _State:
             witness = self._judge(k)(witness.x)
             if witness is None:
                 verdict, reason = Verdict.UNKNOWN, "the counterexample found is on a side of its box that is left out"
+        if witness is not None:
+            witness = self._deeper(k, witness, limit)
+            reason = witness.note
         result = _unknown(self.session, claim, k, reason, found.method, time.perf_counter() - began)
         return replace(
             result, verdict=verdict, margins=found.margins, counterexample=witness, certificate=found.certificate,
             leaves=found.leaves,
         )  # fmt: skip
+
+    def _deeper(self, k: int, witness: Counterexample, limit: float) -> Counterexample:
+        """A counterexample that the float32 forward pass shows as well, if one is near; else the one given."""
+        claim = self.asked.claims[k]
+        if witness.agrees or not all(claim.clauses):
+            return witness
+        found = attack(
+            self.session.engine, *tensors([claim]), steps=DEEPER_STEPS, restarts=1, step_size=DEEPER_STEP,
+            early_stop=False, start=torch.from_numpy(witness.x).unsqueeze(0), clauses=claim.clauses, deadline=limit,
+        )  # fmt: skip
+        better = self._judge(k)(as_numpy(found.points[0]))
+        return better if better is not None and better.agrees else witness
 
     def _judge(self, k: int) -> Judge:
         return Judge(self.session.exact, self.session.single, self.asked.claims[k], self.asked.open_faces[k])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +29,7 @@ from lpverify.certificate.exact_region import point_meant
 from lpverify.certificate.graph import parse_network
 from lpverify.certificate.proof import decode_witness
 from lpverify.clause_witness import Judge, clause_witness
-from lpverify.errors import ShapeError
+from lpverify.errors import DataError, ShapeError
 from lpverify.network import Network
 from lpverify.problem import Box, Specification
 from lpverify.properties import Conclusion, tensors, verify_property
@@ -372,3 +373,30 @@ def test_the_conclusion_needs_all_proofs_or_one_counterexample() -> None:
     assert late.verdict is Verdict.UNKNOWN and late.reason == "timeout (1 of 3 claims)"
     late.add(answer(Verdict.FALSIFIED, 0, reason="so", method="pgd"))
     assert (late.verdict, late.reason, late.method) == (Verdict.FALSIFIED, "so", "pgd")
+
+
+def test_a_counterexample_that_float32_hides_is_moved_to_one_that_it_shows(tmp_path: Path, solver: Any) -> None:
+    # At x = 1 + 2^-30 the exact |x| is above 1, its float32 is not; at 2 both are.
+    asked = prop(tmp_path, [(0, 2)], "(> Y_0 1)")
+    hidden = judge(line(), asked.claims[0])(np.array([1.5]))
+    assert hidden is not None
+    point = np.array([1 + 2.0**-30])
+    hidden = replace(hidden, x=point, margin=-(2.0**-30), margin_float32=5e-324)
+    assert not hidden.agrees
+    with Session(line(), SETTINGS) as session:
+        state = properties._State(session, asked, time.perf_counter() + 60, [0])
+        found = state._deeper(0, hidden, time.perf_counter() + 60)
+        assert found.agrees and found.x[0] > 1 and found.margin < 0
+        # Where nothing near does better, what was found is kept.
+        tight = prop(tmp_path, [(0, 1)], "(>= Y_0 1)")
+        only = replace(hidden, x=np.array([1.0]), margin=0.0)
+        state = properties._State(session, tight, time.perf_counter() + 60, [0])
+        assert state._deeper(0, only, time.perf_counter() - 1).x[0] == 1.0
+
+
+def test_coefficients_that_float64_cannot_hold_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "p.vnnlib"
+    path.write_text("(declare-const X_0 Real)(declare-const Y_0 Real)(assert (>= X_0 0))(assert (<= X_0 1))"
+                    "(assert (>= (* 0.12345678901234567891 Y_0) 1))")  # fmt: skip
+    with Session(line(), SETTINGS) as session, pytest.raises(DataError, match="box 0: row 0 of the claim"):
+        next(verify_property(session, read_property(path)))
