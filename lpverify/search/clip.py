@@ -52,24 +52,31 @@ class Planes:
         slopes, weights = (np.take_along_axis(x, at[..., None], 2)[:, :, 0] for x in (self.slopes, self.weights))
         return value, slopes, weights
 
-    def worst(self) -> tuple[Index, Array, Array]:
-        """The clause furthest from its proof (B,), and its best bound's weights (B, q) and slopes (B, n_0)."""
-        value, slopes, weights = self.chosen(self.bound.argmax(2))
+    def worst(self) -> tuple[Index, Array]:
+        """The clause furthest from its proof (B,), and the weights of its best bound (B, q)."""
+        value, _, weights = self.chosen(self.bound.argmax(2))
         clause = value.argmin(1)
-        at = np.arange(len(clause))
-        return clause, weights[at, clause], slopes[at, clause]
+        return clause, weights[np.arange(len(clause)), clause]
+
+    def with_bound(self, clause: Index, bound: Array, slopes: Array, weights: Array) -> Planes:
+        """With a further bound of one clause of each box: clause (B,), bound (B,), slopes (B, n_0), weights (B, q)."""
+        at, shape = np.arange(len(clause)), self.bound.shape[:2]
+        values, planes = np.full(shape, -np.inf), np.zeros((*shape, slopes.shape[1]))
+        shares = np.zeros((*shape, weights.shape[1]))
+        values[at, clause], planes[at, clause], shares[at, clause] = bound, slopes, weights
+        return self._joined(values, planes, shares)
+
+    def with_combinations(self) -> Planes:
+        """With a further bound of each clause: the best combination found of the others."""
+        return self._joined(*combine(self))
+
+    def _joined(self, bound: Array, slopes: Array, weights: Array) -> Planes:
+        pairs = ((self.bound, bound), (self.slopes, slopes), (self.weights, weights))
+        return Planes(self.lower, self.upper, *(np.concatenate([old, new[:, :, None]], 2) for old, new in pairs))
 
     def corners(self) -> Array:
         """The corner of its box where each bound is least: (B, c, p, n_0)."""
         return np.where(self.slopes > 0, self.lower[:, None, None], self.upper[:, None, None])
-
-    def with_combinations(self) -> Planes:
-        """With a further bound of each clause: the best combination found of the others."""
-        weights, value, slopes = combine(self)
-        return Planes(
-            self.lower, self.upper, np.concatenate([self.bound, value[:, :, None]], 2),
-            np.concatenate([self.slopes, slopes[:, :, None]], 2), np.concatenate([self.weights, weights[:, :, None]], 2),
-        )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,33 +116,34 @@ def clip(planes: Planes) -> Kept:
 
 
 def combine(planes: Planes, rounds: int = 2) -> tuple[Array, Array, Array]:
-    """Weights (B, c, q) of each clause's rows, adding up to 1, the combined bound's value (B, c) and slopes.
+    """The best combination found of each clause's bounds: its value (B, c), slopes (B, c, n_0) and weights (B, c, q).
 
     The least value over the box of (1 - t) f + t g is concave and piecewise linear in t, with a corner wherever one
-    of the slopes changes its sign; the best of the corners is taken, for g each of the rows in turn.
+    of the slopes changes its sign; the best of the corners is taken, for g each of the bounds in turn.
     """
-    count = planes.bound.shape[2]
     value, slopes, weights = planes.chosen(planes.bound.argmax(2))
-    radius = ((planes.upper - planes.lower) / 2)[:, None, None]
-    # A bound's value at the center: least value = middle - sum |w| radius.
-    offsets = planes.bound + (np.abs(planes.slopes) * radius).sum(-1)
-    middle = value + (np.abs(slopes) * radius[:, 0]).sum(-1)
-    for row in [*range(count)] * rounds:
-        other, other_middle = planes.slopes[:, :, row], offsets[:, :, row]
+    radius = ((planes.upper - planes.lower) / 2)[:, None]
+    # Minus infinity, where a clause has fewer bounds, is never multiplied by 0.
+    centers = np.where(planes.bound > -np.inf, planes.bound, -1e300) + dot(np.abs(planes.slopes), radius[:, None])
+    center = np.where(value > -np.inf, value, -1e300) + dot(np.abs(slopes), radius)
+    for row in [*range(planes.bound.shape[2])] * rounds:
+        other, other_center = planes.slopes[:, :, row], centers[:, :, row]
         with np.errstate(divide="ignore", invalid="ignore"):
             steps = slopes / (slopes - other)
-        steps = np.where((steps > 0) & (steps < 1), steps, 0.0)
-        steps = np.round(steps * WEIGHT_STEPS) / WEIGHT_STEPS
+        steps = np.where((steps > 0) & (steps < 1), np.round(steps * WEIGHT_STEPS) / WEIGHT_STEPS, 0.0)
         mixed = slopes[:, :, None] * (1 - steps[..., None]) + other[:, :, None] * steps[..., None]
-        with np.errstate(invalid="ignore"):
-            least = middle[..., None] * (1 - steps) + np.where(steps > 0, other_middle[..., None] * steps, 0.0)
-        least = least - (np.abs(mixed) * radius).sum(-1)
+        least = center[..., None] * (1 - steps) + other_center[..., None] * steps - dot(np.abs(mixed), radius[:, None])
         best = least.argmax(2)[..., None]
-        step = np.take_along_axis(steps, best, 2)
-        gain = np.take_along_axis(least, best, 2)[..., 0] > value
-        step = np.where(gain[..., None], step, 0.0)
+        gains = np.take_along_axis(least, best, 2) > value[..., None]
+        step = np.where(gains, np.take_along_axis(steps, best, 2), 0.0)
         slopes = slopes * (1 - step) + other * step
-        middle = middle * (1 - step[..., 0]) + np.where(step[..., 0] > 0, other_middle * step[..., 0], 0.0)
+        center = center * (1 - step[..., 0]) + other_center * step[..., 0]
         weights = weights * (1 - step) + planes.weights[:, :, row] * step
-        value = middle - (np.abs(slopes) * radius[:, 0]).sum(-1)
-    return weights, value, slopes
+        value = center - dot(np.abs(slopes), radius)
+    return value, slopes, weights
+
+
+def dot(one: Array, other: Array) -> Array:
+    """Inner products over the last axis."""
+    total: Array = (one * other).sum(-1)
+    return total

@@ -19,7 +19,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from lpverify.bounds.backward import bound_claim
+from lpverify.bounds.backward import bound_claim_and_rows
 from lpverify.bounds.relaxation import Relaxation
 from lpverify.bounds.root import Root
 from lpverify.network import Affine, Input, Network
@@ -29,15 +29,19 @@ from lpverify.problem import Box
 SLOPE_SHARE = 0.3
 
 
-def influence(network: Network, root: Root, region: Box, C: Tensor, slopes: Tensor) -> Tensor:
-    """What a row's bound loses for a unit of each input's width, to first order: (B, n_0).
+def influence(
+    network: Network, root: Root, region: Box, C: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What a row's bound loses for a unit of each input's width, to first order, and that bound.
 
     Args:
         root: bounds over the boxes ``region``.
         C: (B, n_K), one row of outputs for each box.
-        slopes: (B, n_0), those of its linear bound.
+
+    Returns:
+        (B, n_0) the losses; (B,) the row's least value by its linear bound, which has the slopes (B, n_0).
     """
-    weights = gap_weights(network, root.relaxations, region, C)
+    bound, slopes, weights = _bound_and_weights(network, root.relaxations, region, C)
     batch, inputs = region.lower.shape
     score = SLOPE_SHARE * slopes.abs()
     with torch.no_grad():
@@ -55,13 +59,13 @@ def influence(network: Network, root: Root, region: Box, C: Tensor, slopes: Tens
                 tangent = tangents[node.input].view(batch, inputs, -1)
                 score = score + (tangent.abs() @ weights[index].unsqueeze(2)).squeeze(2)
                 tangents.append((tangent * root.relaxations[index].upper_slope.unsqueeze(1)).flatten(0, 1))
-    return score
+    return score, bound, slopes
 
 
-def gap_weights(
+def _bound_and_weights(
     network: Network, relaxations: Mapping[int, Relaxation], region: Box, C: Tensor
-) -> dict[int, Tensor]:
-    """How much the bound of one row C (B, n_K) falls with the gap of each unstable neuron: by ReLU (B, n_k), >= 0."""
+) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
+    """The bound of one row (B,), its slopes (B, n_0), and by ReLU how fast it falls with the neurons' gaps (B, n_k)."""
     with torch.enable_grad():
         tables = {
             k: replace(
@@ -69,13 +73,12 @@ def gap_weights(
             )
             for k, r in relaxations.items()
         }
-        bound = bound_claim(network, tables, region, C.unsqueeze(1), C.new_zeros(len(C), 1)).sum()
+        bound, slopes = bound_claim_and_rows(network, tables, region, C.unsqueeze(1), C.new_zeros(len(C), 1))
         gains = [t for r in tables.values() for t in (r.lower_gain, r.upper_gain)]
-        slopes = torch.autograd.grad(bound, gains, allow_unused=True)
+        found = torch.autograd.grad(bound.sum(), gains, allow_unused=True) if bound.requires_grad else gains[:0]
     weights = {}
     for place, (index, table) in enumerate(tables.items()):
-        unstable = table.lower_slope != table.upper_slope
-        both = [torch.zeros_like(g) if s is None else s.abs() for s, g in zip(
-            slopes[2 * place : 2 * place + 2], gains[2 * place : 2 * place + 2], strict=True)]  # fmt: skip
-        weights[index] = torch.where(unstable, both[0] + both[1], 0.0)
-    return weights
+        sides = [s.abs() for s in found[2 * place : 2 * place + 2] if s is not None]
+        weight = torch.stack(sides).sum(0) if sides else torch.zeros_like(table.lower_slope)
+        weights[index] = torch.where(table.lower_slope != table.upper_slope, weight, 0.0)
+    return bound[:, 0].detach(), slopes[:, 0].detach(), weights
