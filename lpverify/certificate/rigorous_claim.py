@@ -89,10 +89,10 @@ def _bad_claim(claim: Claim) -> str:
         for row in (row for clause in claim.rows.clauses for row in clause):
             if not _rises(row.units, claim.outputs) or len(row.units) != len(row.coefficients):
                 return f"a row of the claim has outputs {row.units[:5]}... that do not rise below {claim.outputs}"
-    try:
-        claim_rows(claim)
-    except CertificateError as error:
-        return str(error)
+        try:
+            claim_rows(claim)
+        except CertificateError as error:
+            return str(error)
     region = regions([claim])
     if not bool((region.lower <= region.upper).all()):
         return "the region is empty"
