@@ -156,3 +156,14 @@ def test_the_scripts_refuse_what_they_do_not_know(model: str, tmp_path: Path) ->
     ):
         done = script(name, *arguments)
         assert done.returncode != 0 and done.stderr.count("\n") == 1 and done.stdout == ""
+
+
+@pytest.mark.shared
+def test_a_hard_instance_ends_in_time(shared_data: Path, tmp_path: Path) -> None:
+    """From the start of the script to its end; 10 percent and 2 s more where other programs use the processors."""
+    folder = shared_data / "vnncomp/cifar10_resnet"
+    network, question = next((folder / "onnx").iterdir()), next((folder / "vnnlib").iterdir())
+    results, began = tmp_path / "results.txt", time.perf_counter()
+    done = script("run_instance", "v1", "cifar10_resnet", str(network), str(question), str(results), "6")
+    assert time.perf_counter() - began < 1.1 * 6 + 2
+    assert done.returncode == 0 and results.read_text() in ("timeout\n", "unknown\n", "unsat\n")

@@ -12,8 +12,8 @@ import click
 from lpverify.cli.options import ENGINE, Positive
 
 # So many seconds before the timeout the search is to end (a share of the timeout more, if that is short), then it is
-# interrupted, then the process ends as it is. A process also needs a moment to start and to end.
-SEARCH_SECONDS, SEARCH_SHARE, STOP_SECONDS, EXIT_SECONDS = 1.0, 0.05, 0.6, 0.3
+# interrupted, then the process ends as it is. What is left is for its start and its end.
+SEARCH_SECONDS, SEARCH_SHARE, STOP_SECONDS, EXIT_SECONDS = 1.5, 0.05, 1.2, 0.8
 NO_OPTIONS = {"arch": None, "input_shape": None, "mean": None, "std": None, "workers": 1}
 
 
