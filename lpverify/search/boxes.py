@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lpverify.search.clip import Array, Index
+from lpverify.search.clip import Array, Flags, Index
 
 FIELDS = ("lower", "upper", "node", "bound", "refused", "weights")
 
@@ -30,7 +29,7 @@ class Boxes:
     upper: Array
     node: Index
     bound: Array
-    refused: NDArray[np.bool_]
+    refused: Flags
     weights: Array
 
     def __len__(self) -> int:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 # An end is moved outward by this share of its distance, so that what is cut off is proved with room for rounding.
 ROOM = 0.01

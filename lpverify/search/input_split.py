@@ -23,7 +23,7 @@ from lpverify.certificate.rigorous_tree import Leaves
 from lpverify.network import Network
 from lpverify.problem import Box
 from lpverify.search.boxes import Boxes, first, join
-from lpverify.search.clip import Array, Index, Planes, clip
+from lpverify.search.clip import Array, Flags, Index, Planes, clip
 from lpverify.search.input_branching import influence
 from lpverify.search.task import Outcome, Task
 from lpverify.search.tree import LeafProof, TreeBuilder
@@ -41,12 +41,12 @@ class InputSplits:
     Attributes:
         batch: boxes bounded at once; None: by the network's size.
         most_open: with more open boxes than this the search goes on depth first.
-        least_cut: the share of a box's side that clipping must remove to be a split of its own.
+        least_cut: the share of a box's side that clipping must remove; what is left is then not halved as well.
     """
 
     batch: int | None = None
     most_open: int = 2**17
-    least_cut: float = 0.2
+    least_cut: float = 0.4
 
 
 def split_inputs(task: Task, clauses: Sequence[int], options: InputSplits | None = None) -> Outcome:
@@ -111,8 +111,9 @@ class Search:
             return True
         planes, score = self._influence(planes, root)
         left, boxes = self._set_aside(boxes, planes)
-        boxes, planes = self._cut_off(boxes, planes.select(left))
-        self._split(boxes, score[left] * (planes.upper - planes.lower))
+        cut, boxes = self._cut_off(boxes, planes.select(left))
+        self.open = join([self.open, boxes.take(cut)])
+        self._split(boxes.take(~cut), score[left][~cut] * (boxes.upper - boxes.lower)[~cut])
         return False
 
     def _bound(self, boxes: Boxes) -> tuple[Planes, Root]:
@@ -156,8 +157,10 @@ class Search:
             planes = planes.with_bound(clause, _array(bound + d), _array(slopes), weights)
         return planes, _array(score)
 
-    def _cut_off(self, boxes: Boxes, planes: Planes) -> tuple[Boxes, Planes]:
-        """Split off what the linear bounds prove, as leaves for the checker; returns what is left of the boxes."""
+    def _cut_off(self, boxes: Boxes, planes: Planes) -> tuple[Flags, Boxes]:
+        """Split off what the linear bounds prove, as leaves for the checker; returns which boxes lost a part (B,), and
+        what is left of the boxes.
+        """
         kept = clip(planes)
         lower, upper, node = boxes.lower.copy(), boxes.upper.copy(), boxes.node.copy()
         sides = ((kept.above, short(kept.upper), upper, 0), (kept.below, short(kept.lower), lower, 1))
@@ -179,7 +182,7 @@ class Search:
                     weights=weights[at, index],
                 )  # fmt: skip
                 self.waiting.append(outer)
-        return replace(boxes, lower=lower, upper=upper, node=node), replace(planes, lower=lower, upper=upper)
+        return node != boxes.node, replace(boxes, lower=lower, upper=upper, node=node)
 
     def _split(self, boxes: Boxes, score: Array) -> None:
         """Halve each box at the input of the greatest score (B, n_0), the longest side among equals."""
