@@ -90,7 +90,7 @@ class Search:
         """Bound, check and split until nothing is open."""
         while len(self.open) or self.waiting:
             if self.task.is_late():
-                return self._ended("time is up")
+                return self._ended("timeout")
             if not len(self.open) or sum(map(len, self.waiting)) >= WAITING * self.batch:
                 self._check()
             elif self._bound_and_split():
