@@ -1,4 +1,4 @@
-"""The pipeline: attack, cheap bounds, costly bounds, check; each example stops when it is decided.
+"""The pipeline: attack, cheap bounds, costly bounds, search, check; each example stops when it is decided.
 
 Engines only propose. ``verified`` is written where the rigorous checker accepted a certificate, ``falsified``
 where a point of the exact input set was evaluated exactly; everything else is ``unknown`` with its reason.
@@ -7,7 +7,7 @@ where a point of the exact input set was evaluated exactly; everything else is `
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,14 +28,17 @@ from lpverify.evidence import certificate
 from lpverify.network import Network, as_numpy
 from lpverify.problem import Region, Specification, row_products
 from lpverify.result import UNCERTIFIED, Counterexample, Result, Verdict
+from lpverify.search.solve import solve
 from lpverify.session import Session
 from lpverify.witness import rounding_error, witness_at
 from lpverify.workers import Failure
 
 Array = NDArray[Any]
 
-# Without a timeout, the costliest stage (optimised intermediate bounds) stops after so many seconds an example.
-LAST_STAGE_SECONDS = 20.0
+# Without a timeout, the search stops after so many seconds an example.
+SEARCH_SECONDS = 20.0
+# How the reason begins where time ran out.
+TIMEOUT = "timeout"
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +97,8 @@ def run_batch(
     claims: Sequence[Claim],
     spec: Specification,
     labels: Sequence[int | None],
-) -> list[Result]:
-    """Decide one batch of examples x (B, n_0) with their claims; results in order."""
+) -> Iterator[Result]:
+    """Decide one batch of examples x (B, n_0) with their claims; results in order, as they come."""
     settings = session.settings
     region = settings.region(torch.as_tensor(x).double())
     batch = Batch(indices, x, claims, spec, region, labels)
@@ -106,25 +109,32 @@ def run_batch(
     progress = Progress(
         nothing, margins=nothing.copy(), claimed=nothing.copy(), seconds=np.zeros(len(x)), deadline=limit
     )
+    is_late = False
     for stage in stages:
         waiting = progress.open(batch)
         if not waiting:
             break
         start = time.perf_counter()
-        if limit is not None and start > limit:
+        is_late = limit is not None and start > limit
+        if is_late:
             for i in waiting:
-                progress.reasons.setdefault(i, f"timeout ({settings.timeout:g} s an example)")
+                progress.reasons.setdefault(i, f"{TIMEOUT} ({settings.timeout:g} s an example)")
             break
         spent = stage(session, batch, progress)
         progress.seconds[waiting] += (time.perf_counter() - start) / len(waiting) if spent is None else spent
-    for i in progress.open(batch):
-        reason = progress.reasons.get(i, "bounds too loose and no counterexample found")
-        _decide(session, batch, progress, i, Verdict.UNKNOWN, reason, progress.methods.get(i, settings.method))
-    return [replace(progress.decided[i], seconds=float(progress.seconds[i])) for i in range(len(x))]
+    for i in range(len(x)):
+        if i not in progress.decided and settings.method == "auto" and not is_late:
+            start = time.perf_counter()
+            _search(session, batch, progress, i)
+            progress.seconds[i] += time.perf_counter() - start
+        if i not in progress.decided:
+            reason = progress.reasons.get(i, "bounds too loose and no counterexample found")
+            _decide(session, batch, progress, i, Verdict.UNKNOWN, reason, progress.methods.get(i, settings.method))
+        yield replace(progress.decided[i], seconds=float(progress.seconds[i]))
 
 
 def _stages(session: Session) -> list[Stage]:
-    """The stages of the settings' method, cheap ones first."""
+    """The stages of the settings' method, cheap ones first; in "auto" the search comes after them."""
     name, quick, thorough = session.settings.method, _attack_stage(10, 1), _attack_stage(40, 3)
     if name == "auto":
         return [
@@ -134,7 +144,6 @@ def _stages(session: Session) -> list[Stage]:
             _bound_stage(session.method("crown")),
             thorough,
             _bound_stage(AlphaBound(stop_at_zero=True)),
-            _bound_stage(AlphaBound(intermediate=True)),
         ]
     if METHODS[name].isolated:
         return [_clean_stage, quick, thorough, _solver_stage(session.method(name, stop_at_zero=True))]
@@ -211,10 +220,8 @@ def _bound_stage(method: AbstractBoundMethod) -> Stage:
         spec = batch.spec.select(index).to(engine.dtype, engine.device)
         rows = [list(range(spec.d.shape[1]))] * len(waiting)
         if isinstance(method, AlphaBound):
-            if not method.intermediate:
-                rows, spec = _open_rows(progress.best[waiting], spec)
-            seconds = LAST_STAGE_SECONDS * len(waiting) if method.intermediate else float("inf")
-            seconds = min(seconds, (progress.deadline or float("inf")) - time.perf_counter())
+            rows, spec = _open_rows(progress.best[waiting], spec)
+            seconds = (progress.deadline or float("inf")) - time.perf_counter()
             root = _root(progress, engine, region, waiting)
             bound = replace(method, seconds=seconds).improve(engine, region, spec, root)
         else:
@@ -225,6 +232,28 @@ def _bound_stage(method: AbstractBoundMethod) -> Stage:
             _try_candidates(session, batch, progress, waiting, bound.candidates)
 
     return stage
+
+
+def _search(session: Session, batch: Batch, progress: Progress, i: int) -> None:
+    """Search on one open example in the time that is left to it."""
+    timeout, limit = session.settings.timeout, session.settings.timeout or SEARCH_SECONDS
+    late = f"{TIMEOUT} ({limit:g} s an example)"
+    left = limit if timeout is None else limit - float(progress.seconds[i])
+    if not left > 0:
+        progress.reasons.setdefault(i, late)
+        return
+    found = solve(session, batch.claims[i], deadline=time.perf_counter() + left, attack_first=False)
+    proved = np.where(np.isfinite(found.margins), found.margins, np.nan)
+    progress.methods[i] = found.method
+    if not progress.reasons.get(i, "").startswith(UNCERTIFIED):
+        progress.reasons[i] = late if found.reason.startswith(TIMEOUT) else found.reason
+    progress.claimed[i] = np.fmax(progress.claimed[i], proved)
+    if found.certificate is not None:
+        _verify(session, batch, progress, i, found.margins, found.certificate, found.leaves)
+        return
+    progress.margins[i] = np.fmax(progress.margins[i], proved)
+    if found.counterexample is not None:
+        _falsify(session, batch, progress, i, found.counterexample.x, found.method)
 
 
 def _solver_stage(method: AbstractBoundMethod) -> Stage:
@@ -360,13 +389,20 @@ def _judge(session: Session, batch: Batch, progress: Progress, waiting: list[int
     for i, outcome in zip(waiting, outcomes, strict=True):
         progress.margins[i] = np.fmax(progress.margins[i], outcome.margins)
         if outcome.accepted:
-            _agree_with_points(batch, progress, i, outcome.margins)
-            progress.margins[i] = outcome.margins
             proof = progress.proposals[i].encode()
-            _decide(session, batch, progress, i, Verdict.VERIFIED, "", progress.methods[i], proof=proof)
+            _verify(session, batch, progress, i, outcome.margins, proof, outcome.leaves)
         else:
             refused.append((i, outcome))
     return refused
+
+
+def _verify(
+    session: Session, batch: Batch, progress: Progress, i: int, margins: Array, proof: bytes, leaves: int
+) -> None:
+    """Note that the checker accepted a proof, unless what it proved contradicts the clean input."""
+    _agree_with_points(batch, progress, i, margins)
+    progress.margins[i] = margins
+    _decide(session, batch, progress, i, Verdict.VERIFIED, "", progress.methods[i], proof=proof, leaves=leaves)
 
 
 def _agree_with_points(batch: Batch, progress: Progress, i: int, lower: NDArray[np.float64]) -> None:
@@ -392,6 +428,7 @@ def _decide(
     method: str,
     counterexample: Counterexample | None = None,
     proof: bytes | None = None,
+    leaves: int | None = None,
 ) -> None:
     progress.decided[i] = Result(
         index=batch.indices[i],
@@ -406,4 +443,5 @@ def _decide(
         predicted=progress.predicted[i] if progress.predicted else None,
         counterexample=counterexample,
         certificate=proof,
+        leaves=leaves,
     )

@@ -25,9 +25,10 @@ class Settings:
         eps: the radius in raw input units, a decimal >= 0 taken exactly.
         norm: "inf", "2" or "1".
         clip: two decimals that also bound every input, or None.
-        method: "auto" (every stage) or one of METHODS (that bound alone, after the attack).
+        method: "auto" (attacks, cheap bounds, then complete search) or one of METHODS (that bound alone, after attacks).
         semantics: "real" or "float32" (see ``certificate``).
-        timeout: seconds for an example; its batch stops when this times its size is spent. None: no limit.
+        timeout: seconds for an example; its batch stops when this times its size is spent. None: no limit, but that of
+            the search (``pipeline.SEARCH_SECONDS``).
         device, dtype: where and in what precision the engines work.
         batch_size: examples at once; None chooses by the network's size.
         seed: of the attack's random starts and of solvers.

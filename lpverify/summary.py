@@ -37,6 +37,7 @@ class Tally:
         methods: for every deciding method, its results by verdict.
         seconds: for every deciding method, the time of its examples.
         reasons: the unknown results by reason; the uncertified ones, each with its own words, are one.
+        trees, leaves: proofs by a split tree of several leaves, and the leaves of all of these.
     """
 
     verdicts: Counter[str] = field(default_factory=Counter)
@@ -45,12 +46,17 @@ class Tally:
     methods: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     reasons: Counter[str] = field(default_factory=Counter)
+    trees: int = 0
+    leaves: int = 0
 
     def add(self, result: Result) -> None:
         """Count one result."""
         self.verdicts[result.verdict.value] += 1
         self.methods[result.method][result.verdict.value] += 1
         self.seconds[result.method] += result.seconds
+        if (result.leaves or 0) > 1:
+            self.trees += 1
+            self.leaves += result.leaves or 0
         if result.verdict is Verdict.UNKNOWN:
             self.reasons[UNCERTIFIED if result.reason.startswith(UNCERTIFIED) else result.reason] += 1
         if result.counterexample is not None:
@@ -97,6 +103,8 @@ def summary(tally: Tally, **parts: Any) -> dict[str, Any]:
         "uncertified": tally.uncertified,
         "misclassified": tally.misclassified,
         "float32_disagrees": tally.disagree,
+        "trees": tally.trees,
+        "leaves": tally.leaves,
         # Of no examples nothing is known, least of all an error of 0.
         "clean_error": tally.clean_error if tally.examples else None,
         "robust_error_lower": tally.robust_error_lower if tally.examples else None,

@@ -32,6 +32,8 @@ def print_summary(summary: dict[str, Any], stream: TextIO | None = None) -> None
     for table in (verdict_table(summary), error_table(summary), method_table(summary)):
         console.print(table)
     lines = [caption(summary["options"]), f"seconds: {_seconds(summary['seconds'])}"]
+    if summary["trees"]:
+        lines.append(f"proofs by split trees: {summary['trees']}, with {summary['leaves']} leaves together")
     if summary["unknown_reasons"]:
         reasons = ", ".join(f"{reason or 'no reason given'} ({n})" for reason, n in summary["unknown_reasons"].items())
         lines.append(f"unknown because: {reasons}")

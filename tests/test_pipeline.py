@@ -15,13 +15,15 @@ from torch import Tensor
 
 import lpverify.pipeline
 from lpverify.attack.exact import exact_margins, inside
-from lpverify.bounds import AlphaBound, BoundResult, CrownBound, IntervalBound, Multipliers
-from lpverify.certificate import rigorous
+from lpverify.bounds import METHODS, AlphaBound, BoundResult, CrownBound, IntervalBound, Multipliers
+from lpverify.certificate import exact, exact_linear, rigorous
+from lpverify.certificate.graph import parse_network
 from lpverify.certificate.proof import decode
 from lpverify.errors import DataError, LpverifyError, ShapeError, SoundnessError, UsageError
 from lpverify.network import Network
 from lpverify.problem import NORMS, Region, Specification, ball
 from lpverify.result import Result, Verdict
+from lpverify.serialize import network_bytes
 from lpverify.verify import verify
 
 VERIFIED, FALSIFIED, UNKNOWN = Verdict.VERIFIED, Verdict.FALSIFIED, Verdict.UNKNOWN
@@ -42,12 +44,13 @@ def true_minimum(network: Network, x: Tensor, label: int, eps: float) -> float:
 
 
 # What neither the attack nor the relaxations decide, though every margin is far from 0: (network, seed, example).
-TOO_LOOSE = {("deep", 2, 0), ("deep", 2, 2), ("shared-affine", 4, 1), ("input-relu", 1, 0)}
+BATCHED = {"clean", "pgd", "candidate", "interval", "crown", "alpha"}
+SEARCHED = {("deep", 2, 0), ("deep", 2, 2), ("shared-affine", 0, 0), ("shared-affine", 4, 1), ("input-relu", 1, 0)}
 
 
 @pytest.mark.parametrize("name", ["deep", "shared-affine", "input-relu", "affine-affine"])
 def test_verdicts_agree_with_the_enumerated_minimum(name: str) -> None:
-    undecided, verdicts = set(), set()
+    searched, verdicts = set(), set()
     for seed in range(5):
         network, x, y = case(name, seed)
         for i, result in enumerate(verify(network, x, y, "0.25")):
@@ -55,13 +58,37 @@ def test_verdicts_agree_with_the_enumerated_minimum(name: str) -> None:
             verdicts.add(result.verdict)
             assert abs(least) > 1e-4 or least == 0
             assert result.verdict is FALSIFIED or result.margin_lower <= least + 1e-7
-            if result.verdict is UNKNOWN:
-                undecided.add((name, seed, i))
-                assert result.reason == "bounds too loose and no counterexample found"
-            else:
-                assert (result.verdict is VERIFIED) == (least > 0)
-    assert undecided == {entry for entry in TOO_LOOSE if entry[0] == name}
-    assert verdicts >= {VERIFIED, FALSIFIED}
+            assert (result.verdict is VERIFIED) == (least > 0) and (result.verdict is FALSIFIED) == (least <= 0)
+            if result.method not in BATCHED:
+                searched.add((name, seed, i))
+    assert searched == {entry for entry in SEARCHED if entry[0] == name}
+    assert verdicts == {VERIFIED, FALSIFIED}
+
+
+@pytest.mark.parametrize("name", ["deep", "shared-affine", "input-relu"])
+def test_without_the_search_bounds_stay_too_loose(name: str) -> None:
+    for _, seed, i in (entry for entry in SEARCHED if entry[0] == name):
+        network, x, y = case(name, seed)
+        result = verify(network, x, y, "0.25", method="alpha")[i]
+        assert (result.verdict, result.reason) == (UNKNOWN, "bounds too loose and no counterexample found")
+
+
+def test_trees_of_the_search_are_proofs_of_their_own() -> None:
+    """What the search verifies has more than one leaf; both checkers accept it and count the same."""
+    trees = 0
+    for name, seed, i in sorted(SEARCHED):
+        network, x, y = case(name, seed)
+        result = verify(network, x, y, "0.25")[i]
+        if result.verdict is not VERIFIED:
+            continue
+        assert result.certificate is not None and result.leaves is not None
+        proof, checker = decode(result.certificate), checker_of(network)
+        (outcome,) = rigorous.check(checker, [proof])
+        whole = exact.check(exact_linear.convert(parse_network(network_bytes(network))), proof)
+        assert outcome.accepted and whole.accepted and outcome.leaves == whole.leaves == result.leaves
+        assert result.margins.tolist() == outcome.margins.tolist() and result.margin_lower > 0
+        trees += result.leaves > 1
+    assert trees
 
 
 @pytest.mark.parametrize("clip", [None, (0.0, 1.0)])
@@ -92,8 +119,8 @@ def test_evidence_stands_on_its_own(name: str, norm: str, clip: Clip) -> None:
             text = None if clip is None else (repr(clip[0]), repr(clip[1]))
             assert inside(point.x, x[i].numpy(), eps, norm, text)
             C, d = rigorous.claim_rows(claims[i])
-            exact = exact_margins(network, point.x, C, d)
-            assert exact[point.row] == min(exact) <= 0 and point.margin == float(exact[point.row])
+            values = exact_margins(network, point.x, C, d)
+            assert values[point.row] == min(values) <= 0 and point.margin == float(values[point.row])
             assert point.agrees == (point.margin_float32 <= 0) and not point.misclassified
 
 
@@ -172,9 +199,12 @@ def test_a_tie_of_two_classes_is_falsified() -> None:
 
 
 def test_a_counterexample_at_a_single_point_is_never_overlooked_as_verified() -> None:
-    """|x - 1/2| reaches 0 at 1/2 alone, which the attack does not meet from 0.3141."""
-    (result,) = verify(valley(0.0), np.array([[0.3141]]), eps="0.4", claim=POSITIVE)
+    """|x - 1/2| reaches 0 at 1/2 alone, which the attack does not meet from 0.3141; only the search does."""
+    (result,) = verify(valley(0.0), np.array([[0.3141]]), eps="0.4", claim=POSITIVE, method="alpha")
     assert result.verdict is UNKNOWN and result.margin_lower <= 0
+    (result,) = verify(valley(0.0), np.array([[0.3141]]), eps="0.4", claim=POSITIVE)
+    assert result.verdict is FALSIFIED and result.counterexample is not None
+    assert (result.counterexample.x.tolist(), result.counterexample.margin) == ([0.5], 0.0)
     (above,) = verify(valley(-(2.0**-28)), np.array([[0.3141]]), eps="0.4", claim=POSITIVE)
     assert above.verdict is VERIFIED and 0 < above.margin_lower <= 2.0**-28
 
@@ -212,7 +242,7 @@ def test_float32_semantics() -> None:
     (result,) = verify(reverse_absorber(30, 10.0, 5.0), np.array([[0.5]]), eps="0.5", claim=POSITIVE)
     assert result.verdict is VERIFIED
     (result,) = verify(
-        reverse_absorber(30, 10.0, 5.0), np.array([[0.5]]), eps="0.5", claim=POSITIVE, semantics="float32"
+        reverse_absorber(30, 10.0, 5.0), np.array([[0.5]]), eps="0.5", claim=POSITIVE, semantics="float32", timeout=2
     )
     assert result.verdict is UNKNOWN and result.reason.startswith("uncertified")
 
@@ -298,8 +328,11 @@ def test_an_engine_that_lies_about_its_margins_is_not_believed(method: str, monk
     monkeypatch.setattr(AlphaBound, "improve", lambda *a: inflated(improve(*a)))
     network, x, y = case("deep", 3)
     for i, result in enumerate(verify(network, x, y, "0.25", method=method)):
-        assert true_minimum(network, x[i], int(y[i]), 0.25) < 0
-        assert result.verdict is UNKNOWN and result.certificate is None
+        assert true_minimum(network, x[i], int(y[i]), 0.25) < 0 and result.certificate is None
+        if method == "auto":
+            assert result.verdict is FALSIFIED and result.method not in METHODS
+            continue
+        assert result.verdict is UNKNOWN
         assert result.reason.startswith("uncertified: ") and "the checker found row" in result.reason
         assert result.margin_lower < 0
 

@@ -17,8 +17,10 @@ OPTIONS = {
 }  # fmt: skip
 
 
-def result(verdict: Verdict, method: str, reason: str = "", point: Counterexample | None = None) -> Result:
-    return Result(0, verdict, reason, method, "real", np.zeros(2), 0.25, 1, 1, point)
+def result(
+    verdict: Verdict, method: str, reason: str = "", point: Counterexample | None = None, leaves: int | None = None
+) -> Result:
+    return Result(0, verdict, reason, method, "real", np.zeros(2), 0.25, 1, 1, point, leaves=leaves)
 
 
 def tally() -> Tally:
@@ -41,6 +43,21 @@ def test_summary_counts_and_shares() -> None:
     assert (got["clean_error"], got["robust_error_lower"], got["robust_error_upper"]) == (0.125, 0.25, 0.625)
     assert got["methods"]["milp"] == {"verified": 0, "falsified": 0, "unknown": 2, "seconds": 0.5}
     assert got["unknown_reasons"] == {"bounds too loose": 1, "uncertified": 2} and got["options"] is OPTIONS
+
+
+def test_leaves_of_split_trees_are_counted() -> None:
+    found = tally()
+    assert "split trees" not in printed(found)
+    for leaves in (1, 7, 4):
+        found.add(result(Verdict.VERIFIED, "phase splits", leaves=leaves))
+    got = summary(found, options=OPTIONS)
+    assert (got["trees"], got["leaves"]) == (2, 11)
+    assert "proofs by split trees: 2, with 11 leaves together" in printed(found)
+
+
+def printed(found: Tally) -> str:
+    print_summary(summary(found, options=OPTIONS, seconds={"total": 0.0}), stream := io.StringIO())
+    return stream.getvalue()
 
 
 def test_only_an_unknown_result_counts_as_uncertified() -> None:

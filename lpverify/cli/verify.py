@@ -37,7 +37,7 @@ NEEDED = ("data", "eps", "out")
 @data_options(required=False)
 @region_options(required=False)
 @click.option("--method", type=click.Choice(("auto", *METHOD_NAMES)), default="auto", show_default=True,
-              help="auto tries the cheap methods first and the costly ones on what is left.")  # fmt: skip
+              help="auto tries attacks and cheap bounds first, then searches on what is left.")  # fmt: skip
 @PROOF
 @SOLVER
 @OBJECTIVE
