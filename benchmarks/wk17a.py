@@ -2,13 +2,15 @@
 
     PYTHONPATH=. python benchmarks/wk17a.py --data ../shared/data
 
-Three passes; ``wk17a_images.csv`` has a line for each image, ``wk17a.csv`` one for each pass:
+Four passes; ``wk17a_images.csv`` has a line for each image, ``wk17a.csv`` one for each pass:
 
 - ``tighten``: the method ``lp-tight`` without stopping early: the pre-activation bounds of every layer by LP, and
   every row of the claim. Neurons that it leaves unstable beside the reference's, the number of LPs, and whether
   the rigorous checker accepts its certificate.
 - ``lp-tight``: the whole pipeline with that method (attack, LPs where they are needed, check).
 - ``milp``: the same with ``milp`` for the images that are still open.
+- ``auto``: attacks, cheap bounds, then the complete search, on all images. ``leaves`` is the certificate's, and
+  ``exact`` whether the exact checker accepts it too (its time is not counted).
 
 The reference is MIPVerify's (``reference/wk17a_mipverify_samples.csv``). A contradiction, that is a certificate of an
 image with a known adversarial example or a witness for one that is known to be robust, gives exit code 1. ``claim``
@@ -21,6 +23,7 @@ import argparse
 import csv
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, median
 
@@ -31,23 +34,27 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from lpverify.bounds.lp_tight import LPTightBound
-from lpverify.certificate import rigorous
+from lpverify.certificate import exact, rigorous
+from lpverify.certificate.exact_linear import convert
+from lpverify.certificate.graph import parse_network
+from lpverify.certificate.proof import decode
 from lpverify.evidence import certificate
 from lpverify.network import Network
 from lpverify.problem import Specification
+from lpverify.serialize import network_bytes
 from lpverify.session import Session
 from lpverify.settings import Settings
 from lpverify.verify import claim_of, verify_stream
 
-PASSES = ("tighten", "lp-tight", "milp")
+PASSES = ("tighten", "lp-tight", "milp", "auto")
 RAW = (
     "pass", "image", "reference", "verdict", "method", "claim", "unstable1", "unstable2", "unstable3", "reference1",
-    "reference2", "reference3", "lps", "solver_s", "cpu_s", "wall_s",
+    "reference2", "reference3", "lps", "solver_s", "cpu_s", "wall_s", "leaves", "exact",
 )  # fmt: skip
 COLUMNS = (
     "pass", "images", "verified", "falsified", "unknown", "contradictions", "cpu_median", "cpu_mean", "cpu_total",
     "wall_median", "wall_mean", "wall_total", "lps_mean", "unstable1", "unstable2", "unstable3", "reference1",
-    "reference2", "reference3", "other_counts", "machine",
+    "reference2", "reference3", "other_counts", "certified", "leaves", "machine",
 )  # fmt: skip
 # The reference's words for a verdict.
 SAME = {"robust": "verified", "attackable": "falsified", "misclassified": "falsified"}
@@ -93,18 +100,29 @@ def decide(
     """The pipeline, one image at a time and in this process, so that each is timed."""
     settings = Settings("0.1", clip=("0", "1"), method=method, timeout=timeout, batch_size=1, workers=0)
     stream = verify_stream(network, examples[0][todo], examples[1][todo], settings, todo)
+    integers = convert(parse_network(network_bytes(network)))
     for index in todo:
         with timed() as clock:
             found = next(stream)
+        more: dict[str, object] = {"leaves": found.leaves or ""}
+        if method == "auto" and found.certificate is not None:
+            more["exact"] = "accepted" if exact.check(integers, decode(found.certificate)).accepted else "rejected"
         out.add(
             **{"pass": method}, image=index, reference=lines[index]["verdict"], verdict=found.verdict.value,
-            method=found.method, claim=found.reason, cpu_s=clock.cpu, wall_s=clock.wall,
+            method=found.method, claim=found.reason, cpu_s=clock.cpu, wall_s=clock.wall, **more,
         )  # fmt: skip
         print(f"  {method} {index}: {found.verdict.value} by {found.method}, {clock.wall:.2f} s", flush=True)
 
 
-def summary(raw: Table, out: Path) -> int:
-    """A line for each pass, and one for ``lp-tight`` and then ``milp`` together; the number of contradictions."""
+def summary(raw: Table, out: Path, made: Sequence[str]) -> int:
+    """A line for each pass, and one for ``lp-tight`` and then ``milp`` together; the number of contradictions.
+
+    Passes that were not ``made`` now keep the machine that they were made on.
+    """
+    had = {}
+    if out.is_file():
+        with out.open(newline="") as file:
+            had = {line["pass"]: line["machine"] for line in csv.DictReader(file)}
     out.unlink(missing_ok=True)
     table, contradictions = Table(out, COLUMNS, 1), 0
     groups = {name: [r for r in raw.lines if r["pass"] == name] for name in PASSES}
@@ -125,7 +143,11 @@ def summary(raw: Table, out: Path) -> int:
             for c in COLUMNS[13:19]:
                 line[c] = mean(int(r[c]) for r in known)
             line["other_counts"] = sum(any(r[f"unstable{i}"] != r[f"reference{i}"] for i in "123") for r in known)
-        table.add(**{"pass": name}, images=len(rows), contradictions=len(wrong), machine=machine(), **line)
+        if name == "auto":
+            line["certified"] = sum(r["verdict"] == "falsified" or r["exact"] == "accepted" for r in rows)
+            line["leaves"] = sum(int(r["leaves"] or 0) for r in rows)
+        where = machine() if set(name.split(", ")) & set(made) else had.get(name, machine())
+        table.add(**{"pass": name}, images=len(rows), contradictions=len(wrong), machine=where, **line)
         print("  ".join(f"{c} {v}" for c, v in table.lines[-1].items() if v and c != "machine"))
     return contradictions
 
@@ -151,16 +173,18 @@ def main() -> int:
     chosen = list(lines)[: arguments.images]
     out = Table(arguments.out.with_stem(arguments.out.stem + "_images"), RAW, 2)
     with threadpool_limits(1), torch.no_grad():
+        made = []
         for name in arguments.passes:
             todo = [i for i in chosen if not out.has(name, i)]
             if name == "milp":
                 done = {r["image"] for r in out.lines if r["pass"] == "lp-tight" and r["verdict"] != "unknown"}
                 todo = [i for i in todo if str(i) not in done]
+            made += [name] * bool(todo)
             if todo and name == "tighten":
                 tighten(network, examples, lines, todo, out)
             elif todo:
                 decide(name, network, examples, lines, todo, arguments.timeout, out)
-    return 1 if summary(out, arguments.out) else 0
+    return 1 if summary(out, arguments.out, made) else 0
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ class Settings:
         eps: the radius in raw input units, a decimal >= 0 taken exactly.
         norm: "inf", "2" or "1".
         clip: two decimals that also bound every input, or None.
-        method: "auto" (attacks, cheap bounds, then complete search) or one of METHODS (that bound alone, after attacks).
+        method: "auto" (attacks, cheap bounds, then complete search) or one of METHODS (attacks and that bound alone).
         semantics: "real" or "float32" (see ``certificate``).
         timeout: seconds for an example; its batch stops when this times its size is spent. None: no limit, but that of
             the search (``pipeline.SEARCH_SECONDS``).
