@@ -6,7 +6,7 @@ before it. Only neurons that a cheap interval leaves possibly unstable get a row
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -48,7 +48,14 @@ class Root:
 Tighten = Callable[[int, LayerBounds, "Root"], LayerBounds]
 
 
-def root_bounds(network: Network, region: Region, rule: str, tighten: Tighten | None = None) -> Root:
+def root_bounds(
+    network: Network,
+    region: Region,
+    rule: str,
+    tighten: Tighten | None = None,
+    known: Mapping[int, LayerBounds] | None = None,
+    final: Collection[int] = (),
+) -> Root:
     """Bounds of all ReLUs' pre-activations over the region, with their relaxations.
 
     Args:
@@ -57,6 +64,8 @@ def root_bounds(network: Network, region: Region, rule: str, tighten: Tighten | 
             chooses its lower slopes from the backward pass's bounds alone: choosing them from the tightened
             bounds was seen to loosen margins.
         tighten: improves each ReLU's bounds before later nodes build on them.
+        known: by ReLU node, bounds (B, n_k) that hold anyway: the backward pass is spared where they leave nothing open.
+        final: those of ``known`` that are taken as they are.
     """
     absolute = network.map_tensors(torch.abs)
     ranges: list[tuple[Tensor, Tensor]] = []
@@ -67,9 +76,13 @@ def root_bounds(network: Network, region: Region, rule: str, tighten: Tighten | 
             ranges.append((region.lower, region.upper))
         elif isinstance(node, Affine):
             bounds = _interval(node, absolute.nodes[index], ranges)
+            readers = [r for r in network.consumers[index] if r in known] if known else []
+            for reader in readers:
+                bounds = _better(bounds, known[reader]) if known else bounds
             slopes[index] = adaptive_slope(bounds.lower, bounds.upper)
             feeds_relu = any(isinstance(network.nodes[c], ReLU) for c in network.consumers[index])
-            if feeds_relu and rule != "interval" and not _interval_is_exact(node, region):
+            is_final = bool(readers) and all(r in final for r in readers)
+            if feeds_relu and rule != "interval" and not is_final and not _interval_is_exact(node, region):
                 raw = _refine(network, root.relaxations, region, index, bounds, rule)
                 slopes[index] = adaptive_slope(raw.lower, raw.upper)
                 bounds = raw if rule == "dual" else _better(raw, bounds)

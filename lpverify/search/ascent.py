@@ -13,7 +13,7 @@ Shapes: B nodes; K unstable neurons at the root (the columns, ReLU by ReLU); R r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ BETAS = (0.7, 0.9)
 
 @dataclass(frozen=True, eq=False)
 class Nodes:
-    """The variables of B nodes, each (B, K) but ``weights`` (B, R) and ``clause`` (B,).
+    """The variables of B nodes and their bounds, each (B, K) but ``weights`` (B, R) and ``clause`` (B,).
 
     Attributes:
         signs: int8, +1 active, -1 inactive, 0 free.
@@ -35,6 +35,7 @@ class Nodes:
         splits: b >= 0 of fixed neurons.
         weights: non-negative, each row summing to 1: how the clause's rows are combined.
         clause: which of the search's clauses each node is about.
+        lower, upper: bounds of the pre-activations; a free neuron that they fix takes no part.
     """
 
     signs: Tensor
@@ -42,6 +43,8 @@ class Nodes:
     splits: Tensor
     weights: Tensor
     clause: Tensor
+    lower: Tensor
+    upper: Tensor
 
     def __len__(self) -> int:
         return len(self.clause)
@@ -49,7 +52,12 @@ class Nodes:
     @property
     def parts(self) -> tuple[Tensor, ...]:
         """All tensors."""
-        return self.signs, self.slopes, self.splits, self.weights, self.clause
+        return self.signs, self.slopes, self.splits, self.weights, self.clause, self.lower, self.upper
+
+    @property
+    def free(self) -> Tensor:
+        """(B, K) neurons that are unstable and not split."""
+        return (self.signs == 0) & (self.lower < 0) & (self.upper > 0)
 
     def select(self, index: Tensor) -> Nodes:
         """Some of the nodes."""
@@ -120,19 +128,15 @@ class Relaxed:
         """All unstable neurons, K."""
         return len(self.lower)
 
-    def place(self, column: int) -> tuple[int, int]:
-        """The ReLU node and the neuron of a column."""
-        node = next(k for k, span in self.spans.items() if span.start <= column < span.stop)
-        return node, int(self.columns[node][column - self.spans[node].start])
-
     def lines(self, nodes: Nodes) -> Lines:
         """The lines for these signs."""
-        free = nodes.signs == 0
-        slope = self.upper / (self.upper - self.lower)
+        free = nodes.free
+        slope = nodes.upper / (nodes.upper - nodes.lower)
+        active = (nodes.signs > 0) | ((nodes.signs == 0) & (nodes.lower >= 0))
         return Lines(
             free,
-            torch.where(free, slope, (nodes.signs > 0).to(slope)),
-            torch.where(free, -slope * self.lower, 0.0),
+            torch.where(free, slope, active.to(slope)),
+            torch.where(free, -slope * nodes.lower, 0.0),
             nodes.signs.to(slope),
         )
 
@@ -211,7 +215,9 @@ class Relaxed:
         Returns:
             The best variables that were met, and the pass that they give, without gradient.
         """
-        kept = Nodes(nodes.signs, nodes.slopes.clone(), nodes.splits.clone(), nodes.weights.clone(), nodes.clause)
+        kept = replace(
+            nodes, slopes=nodes.slopes.clone(), splits=nodes.splits.clone(), weights=nodes.weights.clone()
+        )
         best = torch.full_like(nodes.slopes[:, 0] if self.width else nodes.weights[:, 0], -torch.inf)
         left = torch.arange(len(nodes), device=best.device)
         now = nodes.select(left)

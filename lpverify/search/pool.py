@@ -17,17 +17,19 @@ class Pool:
 
     Args:
         width, rows: K and R of the nodes.
+        bounds: how many of a node's own bounds are kept: K, or 0 where all nodes have the root's.
         memory: bytes that the variables may take; above it nodes nearest to their proof are taken first, so that the
             pool grows by no more than a node's depth for each one taken.
     """
 
-    def __init__(self, width: int, rows: int, memory: int) -> None:
-        self.limit = max(START_ROWS, memory // (7 * width + 4 * rows + 32))
+    def __init__(self, width: int, rows: int, bounds: int, memory: int) -> None:
+        self.limit = max(START_ROWS, memory // (7 * width + 8 * bounds + 4 * rows + 32))
         self._signs = torch.zeros(START_ROWS, width, dtype=torch.int8)
         self._slopes = torch.zeros(START_ROWS, width, dtype=torch.float16)
         self._splits = torch.zeros(START_ROWS, width)
         self._weights = torch.zeros(START_ROWS, rows)
         self._clause = torch.zeros(START_ROWS, dtype=torch.int64)
+        self._lower, self._upper = torch.zeros(START_ROWS, bounds), torch.zeros(START_ROWS, bounds)
         self._bound = np.full(START_ROWS, np.inf)
         self._node = np.zeros(START_ROWS, np.int64)
         self._free = list(range(START_ROWS))
@@ -51,11 +53,11 @@ class Pool:
             self._grow()
         at = torch.as_tensor([self._free.pop() for _ in range(len(nodes))])
         for kept, t in zip(self._tensors, nodes.parts, strict=True):
-            kept[at] = t.detach().to("cpu", kept.dtype)
+            kept[at] = t[:, : kept.shape[1]].to("cpu", kept.dtype) if t.ndim == 2 else t.cpu()
         self._bound[at.numpy()], self._node[at.numpy()] = np.nan_to_num(bound, nan=-1e300), node
 
-    def take(self, count: int) -> tuple[Nodes, NDArray[np.float64], NDArray[np.int64], Tensor]:
-        """Remove up to ``count`` nodes; their variables (slopes in half precision), bounds, numbers and places."""
+    def take(self, count: int) -> tuple[Nodes, NDArray[np.float64], NDArray[np.int64]]:
+        """Remove up to ``count`` nodes: their variables (slopes in half precision), bounds and numbers."""
         count = min(count, len(self))
         key = np.where(np.isfinite(self._bound), -self._bound, np.inf) if self.is_full else self._bound
         at = np.argpartition(key, count - 1)[:count] if count < len(key) else np.argsort(key)[:count]
@@ -63,15 +65,15 @@ class Pool:
         nodes, bound = Nodes(*(t[index] for t in self._tensors)), self._bound[at].copy()
         self._bound[at] = np.inf
         self._free.extend(at.tolist())
-        return nodes, bound, self._node[at].copy(), index
+        return nodes, bound, self._node[at].copy()
 
     @property
     def _tensors(self) -> tuple[Tensor, ...]:
-        return self._signs, self._slopes, self._splits, self._weights, self._clause
+        return self._signs, self._slopes, self._splits, self._weights, self._clause, self._lower, self._upper
 
     def _grow(self) -> None:
         old = len(self._bound)
-        self._signs, self._slopes, self._splits, self._weights, self._clause = (
+        self._signs, self._slopes, self._splits, self._weights, self._clause, self._lower, self._upper = (
             torch.cat([t, torch.zeros_like(t)]) for t in self._tensors
         )
         self._bound = np.concatenate([self._bound, np.full(old, np.inf)])

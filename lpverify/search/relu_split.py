@@ -28,6 +28,8 @@ from lpverify.search.branching import choose
 from lpverify.search.lp_leaf import LeafPrograms
 from lpverify.search.pool import Pool
 from lpverify.search.task import Outcome, Task
+from lpverify.search.prune import prune
+from lpverify.search.tighten import Tightener
 from lpverify.search.tree import LeafProof, TreeBuilder
 from lpverify.workers import Failure
 
@@ -46,6 +48,7 @@ class PhaseOptions:
         candidates: columns that branching tries by bounding their children, while a batch has no more than ``few``
             nodes: near the root, where a choice matters most.
         batch: nodes split at once at most.
+        retighten: bound every node's pre-activations anew, by CROWN under its phases; leaves are checked so too.
         memory: bytes for the open nodes.
         nodes: how many nodes may be bounded.
     """
@@ -54,9 +57,14 @@ class PhaseOptions:
     steps: int = 4
     rate: float = 0.4
     decay: float = 0.95
+    stall: float = 0.02
+    more_steps: int = 40
+    more_rate: float = 0.2
+    more_decay: float = 0.97
     candidates: int = 8
     few: int = 16
     batch: int = 512
+    retighten: bool = False
     memory: int = 2**30
     nodes: float = math.inf
 
@@ -79,15 +87,21 @@ class _Search:
         self.rows = np.array([r + [r[0]] * (most - len(r)) for r in rows])
         index = torch.as_tensor(self.rows, device=task.C.device)
         layers = {k: self._layer(k) for k in task.network.relus}
-        self.relaxed = Relaxed(task.network, task.region, layers, task.C[index], task.d[index])
+        network, kept = prune(task.network, layers)
+        layers = {k: LayerBounds(b.lower[:, kept[k]], b.upper[:, kept[k]]) for k, b in layers.items()}
+        self.relaxed = Relaxed(network, task.region, layers, task.C[index], task.d[index])
+        self.columns = {k: as_numpy(kept[k][at]) for k, at in self.relaxed.columns.items()}
+        self.tight = Tightener(self.relaxed, layers)
         self.trees = [TreeBuilder() for _ in clauses]
-        self.pool = Pool(self.relaxed.width, most, options.memory)
-        widest = max(task.network.sizes)
+        self.pool = Pool(self.relaxed.width, most, self.relaxed.width if options.retighten else 0, options.memory)
+        widest = max(network.sizes)
         entries = BATCH_ENTRIES.get(task.network.device.type, 2**20)
         self.batch = max(4, min(options.batch, entries // max(widest, self.relaxed.width)))
-        self.nodes = self.undecided = 0
+        self.bounds = "leaf" if options.retighten else "root"
+        self.nodes = self.undecided = self.refused = 0
         self.proof_seconds = 0.0
-        self.position = {k: {int(n): i for i, n in enumerate(at)} for k, at in self.relaxed.columns.items()}
+        places = [(k, int(n)) for k, at in self.columns.items() for n in at]
+        self.places, self.position = places, {place: i for i, place in enumerate(places)}
         self.open = np.zeros(len(rows), dtype=np.int64)
 
     def _layer(self, relu: int) -> LayerBounds:
@@ -116,7 +130,8 @@ class _Search:
         weights = torch.full((count, self.rows.shape[1]), 1 / self.rows.shape[1], dtype=like.dtype, device=like.device)
         every = torch.arange(count, device=like.device)
         signs = torch.zeros(count, K, dtype=torch.int8, device=like.device)
-        nodes = Nodes(signs, slope.expand(count, -1).clone(), torch.zeros(count, K).to(like), weights, every)
+        bounds = (side.expand(count, -1) for side in (self.relaxed.lower, self.relaxed.upper))
+        nodes = Nodes(signs, slope.expand(count, -1).clone(), torch.zeros(count, K).to(like), weights, every, *bounds)
         nodes, found = self.relaxed.ascend(nodes, self.options.root_steps, 0.25, self.options.decay)
         if self.task.try_points(found.x):
             return True
@@ -127,7 +142,7 @@ class _Search:
     def _step(self) -> bool:
         """Split one batch of nodes; returns whether a counterexample was found."""
         task, relaxed = self.task, self.relaxed
-        nodes, bound, numbers, _ = self.pool.take(self.batch)
+        nodes, bound, numbers = self.pool.take(self.batch)
         nodes = self._at_work(nodes)
         found = relaxed.run(nodes)
         if task.try_points(found.x):
@@ -135,15 +150,32 @@ class _Search:
         column = choose(relaxed, nodes, found, self.options.candidates if len(nodes) <= self.options.few else 1)
         children = relaxed.children(nodes, found, column)
         numbers = self._split(nodes.clause, numbers, column)
+        if self.options.retighten:
+            children = self.tight(children, column.repeat(2))
         children, best = relaxed.ascend(children, self.options.steps, self.options.rate, self.options.decay)
+        children, best = self._persist(children, best, found.bound.repeat(2))
         self.nodes += len(children)
         return self._settle(children, best, np.tile(bound, 2), numbers)
+
+    def _persist(self, nodes: Nodes, found: Pass, parents: Tensor) -> tuple[Nodes, Pass]:
+        """More steps for nodes that gained little on their parents: many fixed phases have many multipliers to learn."""
+        options = self.options
+        stalled = (found.bound <= 0) & (found.bound - parents <= options.stall * parents.abs())
+        index = stalled.nonzero().flatten()
+        if not len(index):
+            return nodes, found
+        some, again = self.relaxed.ascend(nodes.select(index), options.more_steps, options.more_rate, options.more_decay)
+        nodes = Nodes(*(t.index_copy(0, index, u) for t, u in zip(nodes.parts, some.parts, strict=True)))
+        bound, w, v = (
+            t.index_copy(0, index, u) for t, u in ((found.bound, again.bound), (found.w, again.w), (found.v, again.v))
+        )
+        return nodes, Pass(bound, w, v, found.x, found.z, found.outputs)
 
     def _split(self, clause: Tensor, numbers: NDArray[np.int64], column: Tensor) -> NDArray[np.int64]:
         """Split nodes in their trees; the numbers of the left and then of the right children."""
         pairs = []
         for which, number, at in zip(clause.tolist(), numbers.tolist(), column.tolist(), strict=True):
-            pairs.append(self.trees[which].split_phase(number, *self.relaxed.place(at)))
+            pairs.append(self.trees[which].split_phase(number, *self.places[at]))
             self.open[which] += 1
         return np.array(pairs, dtype=np.int64).T.ravel()
 
@@ -152,12 +184,13 @@ class _Search:
     ) -> bool:
         """Close nodes that are proved, keep the others; returns whether a counterexample was found."""
         bound = np.fmax(as_numpy(found.bound).astype(np.float64), parents)
+        empty = (nodes.lower > nodes.upper).any(1)
         accepted = np.zeros(len(bound), dtype=bool)
-        hopeful = (found.bound > 0).nonzero().flatten()
+        hopeful = (empty | (found.bound > 0)).nonzero().flatten()
         for part in hopeful.split(PROOFS) if len(hopeful) else ():
             at = as_numpy(part)
             accepted[at] = self._prove(nodes.select(part), self._values(found.v[part]), numbers[at])
-        is_free = as_numpy((nodes.signs == 0).any(1))
+        is_free = as_numpy(nodes.free.any(1))
         keep, stuck = np.flatnonzero(~accepted & is_free), np.flatnonzero(~accepted & ~is_free)
         if len(keep):
             self.pool.put(self._some(nodes, keep), bound[keep], numbers[keep])
@@ -173,7 +206,7 @@ class _Search:
         spread = {k: (np.zeros((len(nodes), len(low)), np.int8), np.ones((len(nodes), len(low))))
                   for k, (low, _) in layers.items()}  # fmt: skip
         for k, span in relaxed.spans.items():
-            at = as_numpy(relaxed.columns[k])
+            at = self.columns[k]
             spread[k][0][:, at] = signs[:, span]
             spread[k][1][:, at] = sizes[:, span] + sizes[:, span].mean(axis=1, keepdims=True) + 1e-6
         C, d = self._rows(nodes)
@@ -187,7 +220,7 @@ class _Search:
         for i, answer in enumerate(answers):
             proved = False
             if answer is not None and answer.bound > 0:
-                duals = np.concatenate([answer.duals[k][as_numpy(at)] for k, at in relaxed.columns.items()])
+                duals = np.concatenate([answer.duals[k][at] for k, at in self.columns.items()])
                 one = self._some(nodes, np.array([i]))
                 proved = bool(self._prove(one, duals[None].astype(np.float32), numbers[i : i + 1])[0])
             if answer is not None and not answer.bound > 0:
@@ -203,7 +236,7 @@ class _Search:
         signs = as_numpy(nodes.signs)
         phases, values, explicit, lower = {}, {}, {}, {}
         for k, span in self.relaxed.spans.items():
-            at, n = as_numpy(self.relaxed.columns[k]), self.task.network.sizes[k]
+            at, n = self.columns[k], self.task.network.sizes[k]
             if not len(at):
                 continue
             lower[k] = np.zeros((len(nodes), 1, n))
@@ -216,13 +249,14 @@ class _Search:
                 values[k][:, 0, at] = np.where(signs[:, span] != 0, v[:, span], 0.0)
         C, d = self._rows(nodes)
         began = time.perf_counter()
-        bounds = self.task.root.bounds(Leaves(None, None, C, d, phases, values, explicit, lower), bounds="root")
+        bounds = self.task.root.bounds(Leaves(None, None, C, d, phases, values, explicit, lower), bounds=self.bounds)
         self.proof_seconds += time.perf_counter() - began
         accepted: NDArray[np.bool_] = bounds[:, 0] > 0
+        self.refused += int((~accepted).sum())
         clause, weights = as_numpy(nodes.clause), self._combinations(nodes)
         for i in np.flatnonzero(accepted):
             tree, number = self.trees[clause[i]], int(numbers[i])
-            path = [self._column(*place) for place in tree.path(number)]
+            path = [self.position[place] for place in tree.path(number)]
             tree.close(number, self._leaf(clause[i], weights[i], slopes[i].astype(np.uint16), v[i, path]))
             self.open[clause[i]] -= 1
         return accepted
@@ -250,9 +284,6 @@ class _Search:
         np.add.at(found, (np.arange(len(nodes))[:, None], self.rows[as_numpy(nodes.clause)]), self._values(nodes.weights))
         return found
 
-    def _column(self, relu: int, neuron: int) -> int:
-        return self.relaxed.spans[relu].start + self.position[relu][neuron]
-
     def _values(self, tensor: Tensor) -> NDArray[np.float32]:
         return as_numpy(tensor).astype(np.float32)
 
@@ -264,7 +295,10 @@ class _Search:
         """Nodes from the pool in the engine's dtype, on its device."""
         C = self.task.C
         slopes, splits, weights = (t.to(C) for t in (nodes.slopes, nodes.splits, nodes.weights))
-        return Nodes(nodes.signs.to(C.device), slopes, splits, weights, nodes.clause.to(C.device))
+        bounds = [side.to(C) for side in (nodes.lower, nodes.upper)]
+        if not self.options.retighten:
+            bounds = [side.expand(len(nodes), -1) for side in (self.relaxed.lower, self.relaxed.upper)]
+        return Nodes(nodes.signs.to(C.device), slopes, splits, weights, nodes.clause.to(C.device), *bounds)
 
     def _outcome(self, reason: str = "", *, falsified: bool = False) -> Outcome:
         if falsified:
@@ -272,6 +306,6 @@ class _Search:
         if self.undecided and not reason:
             reason = f"{self.undecided} nodes with all phases fixed are within rounding of the threshold"
         done = [i for i, count in enumerate(self.open) if not count]
-        columns = [(k, as_numpy(at)) for k, at in self.relaxed.columns.items() if len(at)]
-        trees = tuple(self.trees[i].encode([self.clauses[i]], "root", columns) for i in done)
+        columns = [(k, at) for k, at in self.columns.items() if len(at)]
+        trees = tuple(self.trees[i].encode([self.clauses[i]], self.bounds, columns) for i in done)
         return Outcome(trees, not reason, False, reason, self.nodes)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
+
+from lpverify.network import Network
 
 # With at most so many inputs that can move, boxes are split to the end; up to MANY they are tried for a share first.
 FEW_INPUTS, MANY_INPUTS = 8, 20
+# Entries that bounding one node's pre-activations anew may take.
+MOST_ENTRIES = 4_000_000
 
 
 class Route(enum.Enum):
@@ -30,3 +35,8 @@ def route(inputs: int, unstable: int, is_box: bool) -> Route:
     if unstable <= 4 * inputs:
         return Route.PHASES_THEN_INPUTS
     return Route.INPUTS if inputs <= FEW_INPUTS else Route.INPUTS_THEN_PHASES
+
+
+def retightens(network: Network, unstable: Mapping[int, int]) -> bool:
+    """Whether every node's pre-activations may be bounded anew: a pass down for each unstable neuron of each ReLU."""
+    return sum(count * sum(network.sizes[:k]) for k, count in unstable.items()) <= MOST_ENTRIES
