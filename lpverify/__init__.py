@@ -1,13 +1,15 @@
 """lpverify: exact verification of ReLU networks.
 
 A network, a set of inputs and a claim about the outputs come in. A checkpoint, a torch module or an ONNX file
-is lowered to one graph of affine and ReLU nodes (``lowering``, ``network``). Attacks look for a counterexample
-and bound methods for a proof (``attack``, ``bounds``), some of them by solving linear programs and MILPs that
-``encode`` makes and ``backends`` hand to solvers; none of them is trusted. A bound method only proposes dual
-multipliers, from which a small checker recomputes the bound with every rounding accounted for (``certificate``);
-only that checker writes ``verified``, and only a point that was evaluated exactly writes ``falsified``. ``verify``
-runs these stages until every example is decided, ``run_folder`` keeps results and evidence on disk, and
-``lpverify check`` judges them again from the files alone.
+is lowered to one graph of affine and ReLU nodes (``lowering``, ``network``), a VNN-LIB file is read into exact claims
+(``vnnlib``). Attacks look for a counterexample and bound methods for a proof (``attack``, ``bounds``), some of them by
+solving linear programs and MILPs that ``encode`` makes and ``backends`` hand to solvers; where bounds are too loose,
+``search`` splits inputs or phases of neurons into a tree of smaller claims. None of them is trusted. They only propose
+dual multipliers, from which a small checker recomputes the bound, or that of every leaf, with every rounding accounted
+for (``certificate``); only that checker writes ``verified``, and only a point that was evaluated exactly writes
+``falsified``. ``pipeline`` runs these stages until every example is decided (``verify``), ``properties`` those of a
+VNN-LIB property, ``run_folder`` keeps results and evidence on disk, and ``lpverify check`` judges them again from the
+files alone.
 
     import lpverify
     results = lpverify.verify(model, x, y, eps="0.1", clip=("0", "1"))

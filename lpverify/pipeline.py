@@ -65,6 +65,7 @@ class Progress:
         seconds: (B,) time spent.
         root: CROWN's root bounds and the examples that they are for.
         proposals: the last certificate proposed for an undecided example.
+        nodes: how many the search bounded, of examples that it was tried on.
         deadline: when the batch must stop (``time.perf_counter``).
     """
 
@@ -79,6 +80,7 @@ class Progress:
     claimed: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     root: tuple[list[int], Root] | None = None
     proposals: dict[int, Certificate] = field(default_factory=dict)
+    nodes: dict[int, int] = field(default_factory=dict)
     deadline: float | None = None
 
     def open(self, batch: Batch) -> list[int]:
@@ -130,7 +132,7 @@ def run_batch(
         if i not in progress.decided:
             reason = progress.reasons.get(i, "bounds too loose and no counterexample found")
             _decide(session, batch, progress, i, Verdict.UNKNOWN, reason, progress.methods.get(i, settings.method))
-        yield replace(progress.decided[i], seconds=float(progress.seconds[i]))
+        yield replace(progress.decided[i], seconds=float(progress.seconds[i]), nodes=progress.nodes.get(i))
 
 
 def _stages(session: Session) -> list[Stage]:
@@ -244,7 +246,7 @@ def _search(session: Session, batch: Batch, progress: Progress, i: int) -> None:
         return
     found = solve(session, batch.claims[i], deadline=time.perf_counter() + left, attack_first=False)
     proved = np.where(np.isfinite(found.margins), found.margins, np.nan)
-    progress.methods[i] = found.method
+    progress.methods[i], progress.nodes[i] = found.method, found.nodes
     if not progress.reasons.get(i, "").startswith(UNCERTIFIED):
         progress.reasons[i] = late if found.reason.startswith(TIMEOUT) else found.reason
     progress.claimed[i] = np.fmax(progress.claimed[i], proved)

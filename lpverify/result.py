@@ -71,6 +71,7 @@ class Result:
         counterexample, certificate: the evidence; the certificate as the bytes of its file.
         claimed: (m,) lower bounds that engines and solvers claim, proved or not; NaN where none.
         leaves: of the certificate, where they were counted.
+        nodes: that a search bounded, where there was one.
     """
 
     index: int
@@ -86,6 +87,7 @@ class Result:
     certificate: bytes | None = None
     claimed: NDArray[np.float64] | None = None
     leaves: int | None = None
+    nodes: int | None = None
 
     @property
     def margin_lower(self) -> float:
@@ -96,7 +98,7 @@ class Result:
         """The line of ``results.jsonl``; the two arguments are the evidence files' paths in the run folder."""
         lower = self.margin_lower
         claimed = math.nan if self.claimed is None or not self.claimed.size else float(self.claimed.min())
-        counted = {} if self.leaves is None else {"leaves": self.leaves}
+        counted = {name: n for name, n in (("leaves", self.leaves), ("nodes", self.nodes)) if n is not None}
         return {
             "index": self.index,
             "label": self.label,
