@@ -30,7 +30,9 @@ def prune(network: Network, layers: Mapping[int, LayerBounds]) -> tuple[Network,
     for index in network.relus:
         live = (layers[index].upper[0] > 0).nonzero().flatten()
         (source,) = network.sources(index)
-        if len(network.consumers[source]) == 1 and isinstance(network.nodes[source], Affine) and len(live):
+        around = [source, *network.consumers[index]]
+        between = len(around) > 1 and all(isinstance(network.nodes[k], Affine) for k in around)
+        if len(network.consumers[source]) == 1 and between and len(live):
             kept[index] = kept[source] = live
     nodes: list[Node] = []
     for index, node in enumerate(network.nodes):
