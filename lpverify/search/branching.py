@@ -6,6 +6,8 @@ score, then strong branching).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -35,7 +37,7 @@ def choose(relaxed: Relaxed, nodes: Nodes, found: Pass, candidates: int) -> Tens
     best = score.topk(each, 1)
     tried = torch.where(best.values >= 0, best.indices, best.indices[:, :1])
     column, owner = tried.flatten(), torch.arange(len(nodes), device=tried.device).repeat_interleave(each)
-    parents = Pass(*(t[owner] for t in (found.bound, found.w, found.v)), found.x[:0], found.z[:0], found.outputs[:0])
+    parents = replace(found, bound=found.bound[owner], w=found.w[owner], v=found.v[owner])
     children = relaxed.children(nodes.select(owner), parents, column)
     _, reached = relaxed.ascend(children, TRIAL_STEPS, TRIAL_RATE, TRIAL_DECAY)
     # What a child gains beyond 0 is of no use; and both should gain.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,8 +27,8 @@ from lpverify.search.ascent import Nodes, Pass, Relaxed
 from lpverify.search.branching import choose
 from lpverify.search.lp_leaf import LeafPrograms
 from lpverify.search.pool import Pool
-from lpverify.search.task import Outcome, Task
 from lpverify.search.prune import prune
+from lpverify.search.task import Outcome, Task
 from lpverify.search.tighten import Tightener
 from lpverify.search.tree import LeafProof, TreeBuilder
 from lpverify.workers import Failure
@@ -45,6 +45,7 @@ class PhaseOptions:
 
     Attributes:
         root_steps: Adam steps at the root, ``steps`` at every child; ``rate`` and ``decay`` of their sizes.
+        stall: a child that gains less than this share of its parent's bound gets ``more_steps``.
         candidates: columns that branching tries by bounding their children, while a batch has no more than ``few``
             nodes: near the root, where a choice matters most.
         batch: nodes split at once at most.
@@ -98,7 +99,7 @@ class _Search:
         entries = BATCH_ENTRIES.get(task.network.device.type, 2**20)
         self.batch = max(4, min(options.batch, entries // max(widest, self.relaxed.width)))
         self.bounds = "leaf" if options.retighten else "root"
-        self.nodes = self.undecided = self.refused = 0
+        self.nodes = self.undecided = 0
         self.proof_seconds = 0.0
         places = [(k, int(n)) for k, at in self.columns.items() for n in at]
         self.places, self.position = places, {place: i for i, place in enumerate(places)}
@@ -166,10 +167,8 @@ class _Search:
             return nodes, found
         some, again = self.relaxed.ascend(nodes.select(index), options.more_steps, options.more_rate, options.more_decay)
         nodes = Nodes(*(t.index_copy(0, index, u) for t, u in zip(nodes.parts, some.parts, strict=True)))
-        bound, w, v = (
-            t.index_copy(0, index, u) for t, u in ((found.bound, again.bound), (found.w, again.w), (found.v, again.v))
-        )
-        return nodes, Pass(bound, w, v, found.x, found.z, found.outputs)
+        parts = {name: getattr(found, name).index_copy(0, index, getattr(again, name)) for name in ("bound", "w", "v")}
+        return nodes, replace(found, **parts)
 
     def _split(self, clause: Tensor, numbers: NDArray[np.int64], column: Tensor) -> NDArray[np.int64]:
         """Split nodes in their trees; the numbers of the left and then of the right children."""
@@ -187,7 +186,8 @@ class _Search:
         empty = (nodes.lower > nodes.upper).any(1)
         accepted = np.zeros(len(bound), dtype=bool)
         hopeful = (empty | (found.bound > 0)).nonzero().flatten()
-        for part in hopeful.split(PROOFS) if len(hopeful) else ():
+        for start in range(0, len(hopeful), PROOFS):
+            part = hopeful[start : start + PROOFS]
             at = as_numpy(part)
             accepted[at] = self._prove(nodes.select(part), self._values(found.v[part]), numbers[at])
         is_free = as_numpy(nodes.free.any(1))
@@ -252,7 +252,6 @@ class _Search:
         bounds = self.task.root.bounds(Leaves(None, None, C, d, phases, values, explicit, lower), bounds=self.bounds)
         self.proof_seconds += time.perf_counter() - began
         accepted: NDArray[np.bool_] = bounds[:, 0] > 0
-        self.refused += int((~accepted).sum())
         clause, weights = as_numpy(nodes.clause), self._combinations(nodes)
         for i in np.flatnonzero(accepted):
             tree, number = self.trees[clause[i]], int(numbers[i])
@@ -281,7 +280,8 @@ class _Search:
     def _combinations(self, nodes: Nodes) -> NDArray[np.float64]:
         """The weights of the claim's rows (b, m)."""
         found = np.zeros((len(nodes), len(self.task.d)))
-        np.add.at(found, (np.arange(len(nodes))[:, None], self.rows[as_numpy(nodes.clause)]), self._values(nodes.weights))
+        places = np.arange(len(nodes))[:, None], self.rows[as_numpy(nodes.clause)]
+        np.add.at(found, places, self._values(nodes.weights))
         return found
 
     def _values(self, tensor: Tensor) -> NDArray[np.float32]:

@@ -33,7 +33,7 @@ class Goal:
         region: of a single example, in the engine's dtype.
         C, d: (m, n_K) and (m,), the claim's rows in the engine's dtype.
         clauses: the rows of each clause.
-        witness: whether a point (n_0,) float64, moved into the exact input set, is a counterexample by exact evaluation.
+        witness: whether a point (n_0,) float64, moved into the exact input set, is a counterexample exactly.
         isolated: runs solver tasks in processes of their own, as ``Session.run``.
         deadline: when to stop (``time.perf_counter``).
     """
