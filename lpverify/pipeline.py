@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,18 +19,14 @@ from lpverify.attack import attack
 from lpverify.bounds import METHODS, AlphaBound, BoundResult, CrownBound
 from lpverify.bounds.base import AbstractBoundMethod
 from lpverify.bounds.root import Root, root_bounds
-from lpverify.certificate import rigorous
 from lpverify.certificate.claim import Claim
-from lpverify.certificate.proof import Certificate
-from lpverify.certificate.rigorous import Outcome
-from lpverify.errors import SoundnessError
-from lpverify.evidence import certificate
 from lpverify.network import Network, as_numpy
 from lpverify.problem import Region, Specification, row_products
-from lpverify.result import UNCERTIFIED, Counterexample, Result, Verdict
+from lpverify.progress import Batch, Progress, accept, certify, decide, falsify, prove_margins
+from lpverify.result import UNCERTIFIED, Result, Verdict
 from lpverify.search.solve import solve
 from lpverify.session import Session
-from lpverify.witness import rounding_error, witness_at
+from lpverify.witness import rounding_error
 from lpverify.workers import Failure
 
 Array = NDArray[Any]
@@ -39,54 +35,6 @@ Array = NDArray[Any]
 SEARCH_SECONDS = 20.0
 # How the reason begins where time ran out.
 TIMEOUT = "timeout"
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """The examples of one batch: exact claims and the engines' tensors."""
-
-    indices: Sequence[int]
-    x: Array
-    claims: Sequence[Claim]
-    spec: Specification
-    region: Region
-    labels: Sequence[int | None]
-
-
-@dataclass(eq=False)
-class Progress:
-    """What is known so far of each example of a batch; filled in stage by stage.
-
-    Attributes:
-        best: (B, m) what the engines claim and the checker has not refused; ``claimed`` (B, m) all that they claim;
-            ``margins`` (B, m) what the checker proved; NaN where nothing.
-        decided: results by position in the batch; ``reasons`` and ``methods`` of the others so far.
-        clean: (B, m) the margins at the clean inputs, in float64.
-        seconds: (B,) time spent.
-        root: CROWN's root bounds and the examples that they are for.
-        proposals: the last certificate proposed for an undecided example.
-        nodes: how many the search bounded, of examples that it was tried on.
-        deadline: when the batch must stop (``time.perf_counter``).
-    """
-
-    best: NDArray[np.float64]
-    decided: dict[int, Result] = field(default_factory=dict)
-    reasons: dict[int, str] = field(default_factory=dict)
-    methods: dict[int, str] = field(default_factory=dict)
-    clean: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-    seconds: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-    predicted: list[int | None] = field(default_factory=list)
-    margins: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-    claimed: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-    root: tuple[list[int], Root] | None = None
-    proposals: dict[int, Certificate] = field(default_factory=dict)
-    nodes: dict[int, int] = field(default_factory=dict)
-    deadline: float | None = None
-
-    def open(self, batch: Batch) -> list[int]:
-        """The examples that are not decided yet."""
-        return [i for i in range(len(batch.claims)) if i not in self.decided]
-
 
 # A stage may return the seconds that it spent on each of the open examples; else they share its time evenly.
 Stage = Callable[[Session, Batch, Progress], NDArray[np.float64] | None]
@@ -104,7 +52,7 @@ def run_batch(
     settings = session.settings
     region = settings.region(torch.as_tensor(x).double())
     batch = Batch(indices, x, claims, spec, region, labels)
-    stages = [*_stages(session), _prove_margins]
+    stages = [*_stages(session), prove_margins]
     began = time.perf_counter()
     limit = None if settings.timeout is None else began + settings.timeout * len(x)
     nothing = np.full(tuple(spec.d.shape), np.nan)
@@ -131,7 +79,7 @@ def run_batch(
             progress.seconds[i] += time.perf_counter() - start
         if i not in progress.decided:
             reason = progress.reasons.get(i, "bounds too loose and no counterexample found")
-            _decide(session, batch, progress, i, Verdict.UNKNOWN, reason, progress.methods.get(i, settings.method))
+            decide(session, batch, progress, i, Verdict.UNKNOWN, reason, progress.methods.get(i, settings.method))
         yield replace(progress.decided[i], seconds=float(progress.seconds[i]), nodes=progress.nodes.get(i))
 
 
@@ -166,7 +114,7 @@ def _clean_stage(session: Session, batch: Batch, progress: Progress) -> None:
     safe = margins - 2 * error > 1e-12 * outputs.abs().amax(1, keepdim=True)
     for i in (~safe.all(1)).nonzero().flatten().tolist():
         if bool(outputs[i].isfinite().all()):
-            _falsify(session, batch, progress, i, batch.x[i], "clean")
+            falsify(session, batch, progress, i, batch.x[i], "clean")
 
 
 def _attack_stage(steps: int, restarts: int) -> Stage:
@@ -194,23 +142,7 @@ def _attack(
     )
     for place in found.falsified.nonzero().flatten().tolist():
         point = as_numpy(found.points[place]).astype(np.float64)
-        _falsify(session, batch, progress, waiting[place], point, "pgd")
-
-
-def _falsify(session: Session, batch: Batch, progress: Progress, i: int, point: Array, method: str) -> None:
-    """Turn a proposed point into a witness, if exact evaluation and (where asked) float32 agree."""
-    settings = session.settings
-    witness = witness_at(session.exact, session.single, settings, batch.x[i], point, batch.spec, i)
-    if witness is None:
-        return
-    reason = "misclassified" if witness.misclassified else ""
-    if not witness.agrees:
-        note = f"the float32 forward pass gives {witness.margin_float32:.3g} at the witness"
-        if settings.semantics == "float32":
-            progress.reasons[i] = f"a point fails over the reals, but {note}"
-            return
-        reason = f"{reason}; {note}" if reason else note
-    _decide(session, batch, progress, i, Verdict.FALSIFIED, reason, method, counterexample=witness)
+        falsify(session, batch, progress, waiting[place], point, "pgd")
 
 
 def _bound_stage(method: AbstractBoundMethod) -> Stage:
@@ -229,7 +161,7 @@ def _bound_stage(method: AbstractBoundMethod) -> Stage:
         else:
             with torch.no_grad():
                 bound = _first_bound(method, engine, region, spec, progress, waiting)
-        _certify(session, batch, progress, waiting, bound, rows, method.name)
+        certify(session, batch, progress, waiting, bound, rows, method.name)
         if bound.candidates is not None:
             _try_candidates(session, batch, progress, waiting, bound.candidates)
 
@@ -251,11 +183,11 @@ def _search(session: Session, batch: Batch, progress: Progress, i: int) -> None:
         progress.reasons[i] = late if found.reason.startswith(TIMEOUT) else found.reason
     progress.claimed[i] = np.fmax(progress.claimed[i], proved)
     if found.certificate is not None:
-        _verify(session, batch, progress, i, found.margins, found.certificate, found.leaves)
+        accept(session, batch, progress, i, found.margins, found.certificate, found.leaves)
         return
     progress.margins[i] = np.fmax(progress.margins[i], proved)
     if found.counterexample is not None:
-        _falsify(session, batch, progress, i, found.counterexample.x, found.method)
+        falsify(session, batch, progress, i, found.counterexample.x, found.method)
 
 
 def _solver_stage(method: AbstractBoundMethod) -> Stage:
@@ -270,7 +202,7 @@ def _solver_stage(method: AbstractBoundMethod) -> Stage:
             if isinstance(result, Failure):
                 progress.methods[i], progress.reasons[i] = method.name, f"{method.name}: {result.reason}"
             else:
-                _certify(session, batch, progress, [i], result, [list(range(result.margins.shape[1]))], method.name)
+                certify(session, batch, progress, [i], result, [list(range(result.margins.shape[1]))], method.name)
                 _try_solution(session, batch, progress, i, result)
             spent.append(time.perf_counter() - start)
             start = time.perf_counter()
@@ -307,7 +239,7 @@ def _try_candidates(
     least, best = (outputs @ spec.C.transpose(1, 2) + spec.d.unsqueeze(1)).amin(2).min(1)
     for at, (_, i) in enumerate(open_):
         if bool(least[at] <= 0):
-            _falsify(session, batch, progress, i, as_numpy(points[at, best[at]]).astype(np.float64), "candidate")
+            falsify(session, batch, progress, i, as_numpy(points[at, best[at]]).astype(np.float64), "candidate")
 
 
 def _first_bound(
@@ -342,108 +274,3 @@ def _open_rows(margins: NDArray[np.float64], spec: Specification) -> tuple[list[
     index = torch.as_tensor([r + [r[-1]] * (most - len(r)) for r in rows], device=spec.C.device)
     C = spec.C.gather(1, index.unsqueeze(2).expand(-1, -1, spec.C.shape[2]))
     return rows, Specification(C, spec.d.gather(1, index))
-
-
-def _certify(
-    session: Session,
-    batch: Batch,
-    progress: Progress,
-    waiting: list[int],
-    bound: BoundResult,
-    rows: list[list[int]],
-    method: str,
-) -> None:
-    """Have the checker recompute what the method proposes; accepted certificates decide."""
-    proposed = as_numpy(bound.margins).astype(np.float64)
-    best = progress.best[waiting]
-    for place, listed in enumerate(rows):
-        best[place, listed] = np.fmax(best[place, listed], proposed[place, : len(listed)])
-    progress.best[waiting] = best
-    progress.claimed[waiting] = np.fmax(progress.claimed[waiting], best)
-    sha, semantics = session.plain.sha256, session.settings.semantics
-    hopeful: list[int] = []
-    for place, i in enumerate(waiting):
-        progress.methods[i] = method
-        progress.reasons.pop(i, None)
-        progress.proposals[i] = certificate(sha, semantics, batch.claims[i], bound, place, rows[place])
-        # A certificate with lemmas has tables of its own: what earlier stages proved does not count there.
-        claimed = proposed[place] if bound.multipliers.lemmas else best[place]
-        if (claimed > 0).all():
-            hopeful.append(i)
-    for i, outcome in _judge(session, batch, progress, hopeful):
-        # What the checker refused is open again: the next stage must not take the engine's word for it.
-        progress.best[i] = outcome.margins
-        progress.reasons[i] = f"{UNCERTIFIED}: {method} claims a proof, but the checker found {outcome.message}"
-
-
-def _prove_margins(session: Session, batch: Batch, progress: Progress) -> None:
-    """Undecided examples report proved margins too: those that the checker finds for the last proposal.
-
-    The checker may find more than a float32 engine dared to claim.
-    """
-    _judge(session, batch, progress, [i for i in progress.open(batch) if i in progress.proposals])
-
-
-def _judge(session: Session, batch: Batch, progress: Progress, waiting: list[int]) -> list[tuple[int, Outcome]]:
-    """Check the proposals of some examples: accepted ones are decided; the others' outcomes are returned."""
-    outcomes = rigorous.check(session.checker, [progress.proposals[i] for i in waiting])
-    refused = []
-    for i, outcome in zip(waiting, outcomes, strict=True):
-        progress.margins[i] = np.fmax(progress.margins[i], outcome.margins)
-        if outcome.accepted:
-            proof = progress.proposals[i].encode()
-            _verify(session, batch, progress, i, outcome.margins, proof, outcome.leaves)
-        else:
-            refused.append((i, outcome))
-    return refused
-
-
-def _verify(
-    session: Session, batch: Batch, progress: Progress, i: int, margins: Array, proof: bytes, leaves: int
-) -> None:
-    """Note that the checker accepted a proof, unless what it proved contradicts the clean input."""
-    _agree_with_points(batch, progress, i, margins)
-    progress.margins[i] = margins
-    _decide(session, batch, progress, i, Verdict.VERIFIED, "", progress.methods[i], proof=proof, leaves=leaves)
-
-
-def _agree_with_points(batch: Batch, progress: Progress, i: int, lower: NDArray[np.float64]) -> None:
-    """A proved bound above the value at a point of the region would mean that something here is broken."""
-    region = batch.region.box.select([i])
-    x = torch.as_tensor(batch.x[i : i + 1]).double()
-    value, slack = progress.clean[i], 1e-6 * (1 + np.abs(progress.clean[i]))
-    if bool(((x >= region.lower) & (x <= region.upper)).all()) and bool((lower > value + slack).any()):
-        row = int(np.argmax(lower - value))
-        raise SoundnessError(
-            f"example {batch.indices[i]}, row {row}: certified bound {float(lower[row])!r} is above the margin "
-            f"{float(value[row])!r} at the clean input; nothing of this run can be trusted"
-        )
-
-
-def _decide(
-    session: Session,
-    batch: Batch,
-    progress: Progress,
-    i: int,
-    verdict: Verdict,
-    reason: str,
-    method: str,
-    counterexample: Counterexample | None = None,
-    proof: bytes | None = None,
-    leaves: int | None = None,
-) -> None:
-    progress.decided[i] = Result(
-        index=batch.indices[i],
-        verdict=verdict,
-        reason=reason,
-        method=method,
-        semantics=session.settings.semantics,
-        margins=progress.margins[i].copy(),
-        claimed=progress.claimed[i].copy(),
-        seconds=0.0,
-        label=batch.labels[i],
-        predicted=progress.predicted[i] if progress.predicted else None,
-        counterexample=counterexample,
-        certificate=proof,
-        leaves=leaves,
-    )

@@ -1,0 +1,199 @@
+"""What is known of a batch of examples so far, and how evidence decides one of them.
+
+Engines propose; here ``verified`` is written where the rigorous checker accepted a certificate, ``falsified`` where a
+point of the exact input set was evaluated exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lpverify.bounds import BoundResult
+from lpverify.bounds.root import Root
+from lpverify.certificate import rigorous
+from lpverify.certificate.claim import Claim
+from lpverify.certificate.proof import Certificate
+from lpverify.certificate.rigorous import Outcome
+from lpverify.errors import SoundnessError
+from lpverify.evidence import certificate
+from lpverify.network import as_numpy
+from lpverify.problem import Region, Specification
+from lpverify.result import UNCERTIFIED, Counterexample, Result, Verdict
+from lpverify.session import Session
+from lpverify.witness import witness_at
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """The examples of one batch: exact claims and the engines' tensors."""
+
+    indices: Sequence[int]
+    x: Array
+    claims: Sequence[Claim]
+    spec: Specification
+    region: Region
+    labels: Sequence[int | None]
+
+
+@dataclass(eq=False)
+class Progress:
+    """What is known so far of each example of a batch; filled in stage by stage.
+
+    Attributes:
+        best: (B, m) what the engines claim and the checker has not refused; ``claimed`` (B, m) all that they claim;
+            ``margins`` (B, m) what the checker proved; NaN where nothing.
+        decided: results by position in the batch; ``reasons`` and ``methods`` of the others so far.
+        clean: (B, m) the margins at the clean inputs, in float64.
+        seconds: (B,) time spent.
+        root: CROWN's root bounds and the examples that they are for.
+        proposals: the last certificate proposed for an undecided example.
+        nodes: how many the search bounded, of examples that it was tried on.
+        deadline: when the batch must stop (``time.perf_counter``).
+    """
+
+    best: NDArray[np.float64]
+    decided: dict[int, Result] = field(default_factory=dict)
+    reasons: dict[int, str] = field(default_factory=dict)
+    methods: dict[int, str] = field(default_factory=dict)
+    clean: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    seconds: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    predicted: list[int | None] = field(default_factory=list)
+    margins: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    claimed: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    root: tuple[list[int], Root] | None = None
+    proposals: dict[int, Certificate] = field(default_factory=dict)
+    nodes: dict[int, int] = field(default_factory=dict)
+    deadline: float | None = None
+
+    def open(self, batch: Batch) -> list[int]:
+        """The examples that are not decided yet."""
+        return [i for i in range(len(batch.claims)) if i not in self.decided]
+
+
+def falsify(session: Session, batch: Batch, progress: Progress, i: int, point: Array, method: str) -> None:
+    """Turn a proposed point into a witness, if exact evaluation and (where asked) float32 agree."""
+    settings = session.settings
+    witness = witness_at(session.exact, session.single, settings, batch.x[i], point, batch.spec, i)
+    if witness is None:
+        return
+    reason = "misclassified" if witness.misclassified else ""
+    if not witness.agrees:
+        note = f"the float32 forward pass gives {witness.margin_float32:.3g} at the witness"
+        if settings.semantics == "float32":
+            progress.reasons[i] = f"a point fails over the reals, but {note}"
+            return
+        reason = f"{reason}; {note}" if reason else note
+    decide(session, batch, progress, i, Verdict.FALSIFIED, reason, method, counterexample=witness)
+
+
+def certify(
+    session: Session,
+    batch: Batch,
+    progress: Progress,
+    waiting: list[int],
+    bound: BoundResult,
+    rows: list[list[int]],
+    method: str,
+) -> None:
+    """Have the checker recompute what the method proposes; accepted certificates decide."""
+    proposed = as_numpy(bound.margins).astype(np.float64)
+    best = progress.best[waiting]
+    for place, listed in enumerate(rows):
+        best[place, listed] = np.fmax(best[place, listed], proposed[place, : len(listed)])
+    progress.best[waiting] = best
+    progress.claimed[waiting] = np.fmax(progress.claimed[waiting], best)
+    sha, semantics = session.plain.sha256, session.settings.semantics
+    hopeful: list[int] = []
+    for place, i in enumerate(waiting):
+        progress.methods[i] = method
+        progress.reasons.pop(i, None)
+        progress.proposals[i] = certificate(sha, semantics, batch.claims[i], bound, place, rows[place])
+        # A certificate with lemmas has tables of its own: what earlier stages proved does not count there.
+        claimed = proposed[place] if bound.multipliers.lemmas else best[place]
+        if (claimed > 0).all():
+            hopeful.append(i)
+    for i, outcome in _judge(session, batch, progress, hopeful):
+        # What the checker refused is open again: the next stage must not take the engine's word for it.
+        progress.best[i] = outcome.margins
+        progress.reasons[i] = f"{UNCERTIFIED}: {method} claims a proof, but the checker found {outcome.message}"
+
+
+def prove_margins(session: Session, batch: Batch, progress: Progress) -> None:
+    """Undecided examples report proved margins too: those that the checker finds for the last proposal.
+
+    The checker may find more than a float32 engine dared to claim.
+    """
+    _judge(session, batch, progress, [i for i in progress.open(batch) if i in progress.proposals])
+
+
+def _judge(session: Session, batch: Batch, progress: Progress, waiting: list[int]) -> list[tuple[int, Outcome]]:
+    """Check the proposals of some examples: accepted ones are decided; the others' outcomes are returned."""
+    outcomes = rigorous.check(session.checker, [progress.proposals[i] for i in waiting])
+    refused = []
+    for i, outcome in zip(waiting, outcomes, strict=True):
+        progress.margins[i] = np.fmax(progress.margins[i], outcome.margins)
+        if outcome.accepted:
+            proof = progress.proposals[i].encode()
+            accept(session, batch, progress, i, outcome.margins, proof, outcome.leaves)
+        else:
+            refused.append((i, outcome))
+    return refused
+
+
+def accept(
+    session: Session, batch: Batch, progress: Progress, i: int, margins: Array, proof: bytes, leaves: int
+) -> None:
+    """Note that the checker accepted a proof, unless what it proved contradicts the clean input."""
+    _agree_with_points(batch, progress, i, margins)
+    progress.margins[i] = margins
+    decide(session, batch, progress, i, Verdict.VERIFIED, "", progress.methods[i], proof=proof, leaves=leaves)
+
+
+def _agree_with_points(batch: Batch, progress: Progress, i: int, lower: NDArray[np.float64]) -> None:
+    """A proved bound above the value at a point of the region would mean that something here is broken."""
+    region = batch.region.box.select([i])
+    x = torch.as_tensor(batch.x[i : i + 1]).double()
+    value, slack = progress.clean[i], 1e-6 * (1 + np.abs(progress.clean[i]))
+    if bool(((x >= region.lower) & (x <= region.upper)).all()) and bool((lower > value + slack).any()):
+        row = int(np.argmax(lower - value))
+        raise SoundnessError(
+            f"example {batch.indices[i]}, row {row}: certified bound {float(lower[row])!r} is above the margin "
+            f"{float(value[row])!r} at the clean input; nothing of this run can be trusted"
+        )
+
+
+def decide(
+    session: Session,
+    batch: Batch,
+    progress: Progress,
+    i: int,
+    verdict: Verdict,
+    reason: str,
+    method: str,
+    counterexample: Counterexample | None = None,
+    proof: bytes | None = None,
+    leaves: int | None = None,
+) -> None:
+    progress.decided[i] = Result(
+        index=batch.indices[i],
+        verdict=verdict,
+        reason=reason,
+        method=method,
+        semantics=session.settings.semantics,
+        margins=progress.margins[i].copy(),
+        claimed=progress.claimed[i].copy(),
+        seconds=0.0,
+        label=batch.labels[i],
+        predicted=progress.predicted[i] if progress.predicted else None,
+        counterexample=counterexample,
+        certificate=proof,
+        leaves=leaves,
+    )
