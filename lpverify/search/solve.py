@@ -44,6 +44,8 @@ Array = NDArray[np.float64]
 FIRST_SHARE, ROOT_SHARE = 0.3, 0.2
 # What trees on the root's bounds get, before bounds are made anew at every node.
 FAST_SHARE, FAST_SECONDS = 0.2, 30.0
+# Steps and restarts of the first attack, and of the one after CROWN's bounds.
+QUICK_ATTACK, THOROUGH_ATTACK = (20, 10), (60, 100)
 # Optimised root bounds get no more than so many seconds, however much time there is.
 ROOT_SECONDS = 60.0
 
@@ -73,7 +75,8 @@ def solve(session: Session, claim: Claim, *, deadline: float = math.inf, attack_
     """Decide one claim by the deadline (``time.perf_counter``), if it can be.
 
     Args:
-        attack_first: begin with an attack; off where a caller has made one.
+        attack_first: begin with an attack; off where a caller has made one. A quick attack then goes on from the points
+            of CROWN's bounds alone.
     """
     began = time.perf_counter()
     found = _Solver(session, claim, deadline).run(attack_first)
@@ -102,7 +105,8 @@ class _Solver:
     def run(self, attack_first: bool) -> Found:
         """The stages, cheap ones first."""
         goal, seed = self.goal, self.session.settings.seed
-        if attack_first and attack_claim(goal, steps=20, restarts=10, seed=seed):
+        steps, restarts = QUICK_ATTACK
+        if attack_first and attack_claim(goal, steps=steps, restarts=restarts, seed=seed):
             return self._falsified("pgd")
         with torch.no_grad():
             root = root_bounds(goal.network, goal.region, "crown")
@@ -112,7 +116,9 @@ class _Solver:
         proved = self._propose(crown, range(len(goal.d)))
         if not self._open():
             return self._verified("crown")
-        if attack_first and attack_claim(goal, seed=seed + 1):
+        steps, restarts = THOROUGH_ATTACK if attack_first else QUICK_ATTACK
+        start = None if crown.candidates is None else crown.candidates[0]
+        if attack_claim(goal, steps=steps, restarts=restarts, seed=seed + 1, start=start):
             return self._falsified("pgd")
         inputs = int((goal.region.upper > goal.region.lower).sum())
         unstable = sum(int(layer.unstable.sum()) for layer in root.layers.values())
