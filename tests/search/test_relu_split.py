@@ -1,0 +1,107 @@
+"""Phase splits decide: trees that both checkers accept, in little memory, with refused leaves, and never a lie."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from deciding import SETTINGS, check_evidence
+from tiny_claims import KINDS, Tiny, tiny
+
+from lpverify.certificate.rigorous_tree import Leaves, Root
+from lpverify.certificate.tree import Tree
+from lpverify.result import Verdict
+from lpverify.search.ascent import Relaxed
+from lpverify.search.relu_split import PhaseOptions, split_phases
+from lpverify.search.route import Route
+from lpverify.search.solve import Found, solve
+from lpverify.session import Session
+
+
+def decide(asked: Tiny, monkeypatch: pytest.MonkeyPatch, *, seconds: float = 60.0, **changes: Any) -> tuple[Found, Any]:
+    """Phase splits alone, with changed options and without an attack; and what the last search said."""
+    outcomes: list[Any] = []
+
+    def split(task: Any, clauses: Any, options: PhaseOptions | None = None) -> Any:
+        outcomes.append(split_phases(task, clauses, replace(options or PhaseOptions(), **changes)))
+        return outcomes[-1]
+
+    monkeypatch.setattr("lpverify.search.solve.split_phases", split)
+    monkeypatch.setattr("lpverify.search.solve.route", lambda *shape: Route.PHASES)
+    with Session(asked.network, SETTINGS) as session:
+        found = solve(session, asked.claim, deadline=time.perf_counter() + seconds, attack_first=False)
+        check_evidence(session, asked.claim, found)
+    return found, outcomes[-1] if outcomes else None
+
+
+def verdict(asked: Tiny) -> Verdict:
+    return Verdict.VERIFIED if asked.least > 0 else Verdict.FALSIFIED
+
+
+@pytest.mark.parametrize("kind", ("label", "linear"))
+@pytest.mark.parametrize(
+    "changes", [{}, {"retighten": True}, {"batch": 1, "memory": 1}, {"candidates": 1}, {"few": 10**6}],
+    ids=["default", "retighten", "narrow", "scores", "trials"],
+)  # fmt: skip
+def test_every_way_to_search_decides_the_same(
+    kind: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(4):
+        asked = tiny("residual", kind, "box", 700 + seed, 0.01 * (-1) ** seed)
+        found, _ = decide(asked, monkeypatch, **changes)
+        assert found.verdict is verdict(asked), (asked.name, found.reason)
+
+
+def test_proofs_have_one_tree_a_clause_and_its_bounds_say_how_they_were_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = 0
+    for retighten in (False, True):
+        for seed in range(6):
+            asked = tiny("plane", "linear", "box", 720 + seed, 0.005)
+            _, outcome = decide(asked, monkeypatch, retighten=retighten)
+            for tree in outcome.trees if outcome is not None else ():
+                assert isinstance(tree, Tree) and tree.bounds == ("leaf" if retighten else "root")
+                assert tree.clauses.shape == (1,)
+                seen += 1
+    assert seen >= 6
+
+
+def test_leaves_that_the_checker_refuses_are_split_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first leaves are refused for no reason: the proof is larger, and accepted."""
+    asked = tiny("residual", "linear", "box", 700, 0.02)
+    plain, _ = decide(asked, monkeypatch)
+    assert plain.verdict is Verdict.VERIFIED and plain.method == "phase splits"
+    bounds, refused = Root.bounds, 0
+
+    def strict(self: Root, leaves: Leaves, *args: Any, **options: Any) -> Any:
+        nonlocal refused
+        refused += 1
+        return bounds(self, leaves, *args, **options) - (1e6 if refused <= 2 else 0.0)
+
+    monkeypatch.setattr(Root, "bounds", strict)
+    found, _ = decide(asked, monkeypatch)
+    assert refused > 2 and found.verdict is Verdict.VERIFIED and found.leaves > plain.leaves
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_engine_that_lies_proves_nothing_false(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All bounds too large by 1000: every node seems proved, and the checker refuses it."""
+    honest = Relaxed.run
+
+    def lying(self: Relaxed, *args: Any, **options: Any) -> Any:
+        found = honest(self, *args, **options)
+        return replace(found, bound=found.bound + 1e3)
+
+    monkeypatch.setattr(Relaxed, "run", lying)
+    for seed in range(3):
+        for sign in (1, -1):
+            asked = tiny("plane", kind, "box", 740 + seed, 0.02 * sign)
+            found, _ = decide(asked, monkeypatch, seconds=10.0)
+            assert found.verdict in (verdict(asked), Verdict.UNKNOWN)
+
+
+def test_without_time_nothing_is_decided_and_the_reason_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = tiny("residual", "linear", "box", 700, 0.02)
+    found, outcome = decide(asked, monkeypatch, nodes=2)
+    assert found.verdict is Verdict.UNKNOWN and "nodes open" in found.reason and not outcome.proved
