@@ -64,7 +64,7 @@ def root_bounds(
             chooses its lower slopes from the backward pass's bounds alone: choosing them from the tightened
             bounds was seen to loosen margins.
         tighten: improves each ReLU's bounds before later nodes build on them.
-        known: by ReLU node, bounds (B, n_k) that hold anyway: the backward pass is spared where they leave nothing open.
+        known: by ReLU node, bounds (B, n_k) that hold anyway; neurons that they fix need no backward pass.
         final: those of ``known`` that are taken as they are.
     """
     absolute = network.map_tensors(torch.abs)

@@ -25,6 +25,15 @@ from lpverify.problem import Ball, LayerBounds, Region
 BETAS = (0.7, 0.9)
 
 
+@dataclass(frozen=True)
+class Schedule:
+    """Adam's steps, the size of the first one (slopes in [0, 1]), and by what it falls from one to the next."""
+
+    steps: int
+    rate: float
+    decay: float
+
+
 @dataclass(frozen=True, eq=False)
 class Nodes:
     """The variables of B nodes and their bounds, each (B, K) but ``weights`` (B, R) and ``clause`` (B,).
@@ -207,7 +216,7 @@ class Relaxed:
         """The values of each clause's rows at the outputs (B, n_K): (B, R)."""
         return (self.C[clause] @ outputs.unsqueeze(2)).squeeze(2) + self.d[clause]
 
-    def ascend(self, nodes: Nodes, steps: int, rate: float, decay: float) -> tuple[Nodes, Pass]:
+    def ascend(self, nodes: Nodes, schedule: Schedule) -> tuple[Nodes, Pass]:
         """Maximise each node's bound by Adam over slopes, split multipliers and weights.
 
         Nodes leave as soon as their bound is positive.
@@ -226,8 +235,8 @@ class Relaxed:
         variables = [now.slopes, now.splits] if single else [now.slopes, now.splits, now.weights]
         means = [(torch.zeros_like(t), torch.zeros_like(t)) for t in variables]
         scale = torch.zeros_like(now.slopes)
-        for step in range(steps + 1):
-            found = self.run(now, lines, gradient=step < steps)
+        for step in range(schedule.steps + 1):
+            found = self.run(now, lines, gradient=step < schedule.steps)
             better = found.bound > best[left]
             places = left[better]
             best[places] = found.bound[better]
@@ -236,7 +245,7 @@ class Relaxed:
             if step == 0:
                 scale = self._scale(found.w)
             open_ = (~(found.bound > 0)).nonzero().flatten()
-            if step == steps or not len(open_):
+            if step == schedule.steps or not len(open_):
                 break
             gradients = [found.w.clamp(min=0) * found.z * lines.free, -lines.sign * found.z]
             if not single:
@@ -253,7 +262,7 @@ class Relaxed:
                 m2.mul_(BETAS[1]).addcmul_(g, g, value=1 - BETAS[1])
                 move = (m2 / (1 - BETAS[1] ** (step + 1))).sqrt_().add_(1e-30)
                 move = (m1 / (1 - BETAS[0] ** (step + 1))).div_(move).mul_(size)
-                t.add_(move, alpha=rate * decay**step)
+                t.add_(move, alpha=schedule.rate * schedule.decay**step)
             now.slopes.clamp_(0, 1)
             now.splits.clamp_(min=0)
             if not single:

@@ -11,10 +11,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from lpverify.search.ascent import Lines, Nodes, Pass, Relaxed
+from lpverify.search.ascent import Lines, Nodes, Pass, Relaxed, Schedule
 
 # Adam's steps for a child that is only tried.
-TRIAL_STEPS, TRIAL_RATE, TRIAL_DECAY = 2, 0.3, 0.9
+TRIAL = Schedule(2, 0.3, 0.9)
 LEAST_GAIN = 1e-9
 
 
@@ -39,7 +39,7 @@ def choose(relaxed: Relaxed, nodes: Nodes, found: Pass, candidates: int) -> Tens
     column, owner = tried.flatten(), torch.arange(len(nodes), device=tried.device).repeat_interleave(each)
     parents = replace(found, bound=found.bound[owner], w=found.w[owner], v=found.v[owner])
     children = relaxed.children(nodes.select(owner), parents, column)
-    _, reached = relaxed.ascend(children, TRIAL_STEPS, TRIAL_RATE, TRIAL_DECAY)
+    _, reached = relaxed.ascend(children, TRIAL)
     # What a child gains beyond 0 is of no use; and both should gain.
     gain = (reached.bound.clamp(max=0) - found.bound[owner].repeat(2)).clamp(min=0)
     low, high = gain.view(2, len(nodes), each) + LEAST_GAIN * found.bound.abs().unsqueeze(1)

@@ -23,7 +23,7 @@ from lpverify.certificate.fields import UNIT_SLOPE
 from lpverify.certificate.rigorous_tree import Leaves
 from lpverify.network import as_numpy
 from lpverify.problem import LayerBounds
-from lpverify.search.ascent import Nodes, Pass, Relaxed
+from lpverify.search.ascent import Nodes, Pass, Relaxed, Schedule
 from lpverify.search.branching import choose
 from lpverify.search.lp_leaf import LeafPrograms
 from lpverify.search.pool import Pool
@@ -38,14 +38,16 @@ BATCH_ENTRIES = {"cpu": 2**20, "cuda": 2**27}
 # Nodes that the checker is asked about at once; seconds for one batch of programs.
 PROOFS, PROGRAM_SECONDS = 64, 30.0
 
+ROOT, CHILD, MORE = Schedule(60, 0.25, 0.95), Schedule(4, 0.4, 0.95), Schedule(30, 0.05, 0.97)
+
 
 @dataclass(frozen=True)
 class PhaseOptions:
     """How the search over phases works.
 
     Attributes:
-        root_steps: Adam steps at the root, ``steps`` at every child; ``rate`` and ``decay`` of their sizes.
-        stall: a child that gains less than this share of its parent's bound gets ``more_steps``.
+        root: Adam's steps at the root; ``child``: at every child.
+        more: for a child that gained less than the share ``stall`` of its parent's bound.
         candidates: columns that branching tries by bounding their children, while a batch has no more than ``few``
             nodes: near the root, where a choice matters most.
         batch: nodes split at once at most.
@@ -54,14 +56,11 @@ class PhaseOptions:
         nodes: how many nodes may be bounded.
     """
 
-    root_steps: int = 60
-    steps: int = 4
-    rate: float = 0.4
-    decay: float = 0.95
+    root: Schedule = ROOT
+    child: Schedule = CHILD
+    more: Schedule = MORE
     stall: float = 0.02
-    more_steps: int = 40
-    more_rate: float = 0.2
-    more_decay: float = 0.97
+    programs: int = 32
     candidates: int = 8
     few: int = 16
     batch: int = 512
@@ -133,7 +132,7 @@ class _Search:
         signs = torch.zeros(count, K, dtype=torch.int8, device=like.device)
         bounds = (side.expand(count, -1) for side in (self.relaxed.lower, self.relaxed.upper))
         nodes = Nodes(signs, slope.expand(count, -1).clone(), torch.zeros(count, K).to(like), weights, every, *bounds)
-        nodes, found = self.relaxed.ascend(nodes, self.options.root_steps, 0.25, self.options.decay)
+        nodes, found = self.relaxed.ascend(nodes, self.options.root)
         if self.task.try_points(found.x):
             return True
         self.open += 1
@@ -153,19 +152,19 @@ class _Search:
         numbers = self._split(nodes.clause, numbers, column)
         if self.options.retighten:
             children = self.tight(children, column.repeat(2))
-        children, best = relaxed.ascend(children, self.options.steps, self.options.rate, self.options.decay)
+        children, best = relaxed.ascend(children, self.options.child)
         children, best = self._persist(children, best, found.bound.repeat(2))
         self.nodes += len(children)
         return self._settle(children, best, np.tile(bound, 2), numbers)
 
     def _persist(self, nodes: Nodes, found: Pass, parents: Tensor) -> tuple[Nodes, Pass]:
-        """More steps for nodes that gained little on their parents: many fixed phases have many multipliers to learn."""
+        """More steps for nodes that gained little on their parents: many fixed phases, many multipliers to learn."""
         options = self.options
         stalled = (found.bound <= 0) & (found.bound - parents <= options.stall * parents.abs())
         index = stalled.nonzero().flatten()
         if not len(index):
             return nodes, found
-        some, again = self.relaxed.ascend(nodes.select(index), options.more_steps, options.more_rate, options.more_decay)
+        some, again = self.relaxed.ascend(nodes.select(index), options.more)
         nodes = Nodes(*(t.index_copy(0, index, u) for t, u in zip(nodes.parts, some.parts, strict=True)))
         parts = {name: getattr(found, name).index_copy(0, index, getattr(again, name)) for name in ("bound", "w", "v")}
         return nodes, replace(found, **parts)
@@ -190,16 +189,32 @@ class _Search:
             part = hopeful[start : start + PROOFS]
             at = as_numpy(part)
             accepted[at] = self._prove(nodes.select(part), self._values(found.v[part]), numbers[at])
+        chosen = self._for_programs(nodes, bound, parents, ~accepted)
+        if len(chosen):
+            falsified, proved = self._programs(self._some(nodes, chosen), as_numpy(found.w)[chosen], numbers[chosen])
+            if falsified:
+                return True
+            accepted[chosen] = proved
         is_free = as_numpy(nodes.free.any(1))
-        keep, stuck = np.flatnonzero(~accepted & is_free), np.flatnonzero(~accepted & ~is_free)
+        keep = np.flatnonzero(~accepted & is_free)
+        self.undecided += int((~accepted & ~is_free).sum())
         if len(keep):
             self.pool.put(self._some(nodes, keep), bound[keep], numbers[keep])
-        if len(stuck):
-            return self._programs(self._some(nodes, stuck), as_numpy(found.w)[stuck], numbers[stuck])
         return False
 
-    def _programs(self, nodes: Nodes, w: NDArray[np.float32], numbers: NDArray[np.int64]) -> bool:
-        """Decide nodes without a free neuron by linear programs; returns whether a counterexample was found."""
+    def _for_programs(
+        self, nodes: Nodes, bound: NDArray[np.float64], parents: NDArray[np.float64], is_open: NDArray[np.bool_]
+    ) -> NDArray[np.int64]:
+        """Open nodes for linear programs: all without a free neuron, and the stalled ones nearest to their proof."""
+        is_free = as_numpy(nodes.free.any(1))
+        stalled = np.flatnonzero(is_open & is_free & (bound - parents <= self.options.stall * np.abs(parents)))
+        few = stalled[np.argsort(-bound[stalled], kind="stable")][: self.options.programs]
+        return np.concatenate([np.flatnonzero(is_open & ~is_free), few])
+
+    def _programs(
+        self, nodes: Nodes, w: NDArray[np.float32], numbers: NDArray[np.int64]
+    ) -> tuple[bool, NDArray[np.bool_]]:
+        """Decide nodes by linear programs: whether a counterexample was found, and which nodes are proved."""
         signs, sizes = as_numpy(nodes.signs), np.abs(w) + as_numpy(nodes.splits)
         task, relaxed = self.task, self.relaxed
         layers = {k: task.root.ranges[k] for k in task.network.relus}
@@ -216,22 +231,22 @@ class _Search:
             {k: s[1] for k, s in spread.items()}, C[:, 0], d[:, 0], min(seconds, PROGRAM_SECONDS),
         )  # fmt: skip
         (answers,) = task.isolated([job], job.seconds)
-        answers = [None] * len(nodes) if isinstance(answers, Failure) else answers
-        for i, answer in enumerate(answers):
-            proved = False
+        proved, is_free = np.zeros(len(nodes), dtype=bool), as_numpy(nodes.free.any(1))
+        for i, answer in enumerate([] if isinstance(answers, Failure) else answers):
             if answer is not None and answer.bound > 0:
-                duals = np.concatenate([answer.duals[k][at] for k, at in self.columns.items()])
+                v = np.concatenate([answer.duals[k][at] for k, at in self.columns.items()]).astype(np.float32)
                 one = self._some(nodes, np.array([i]))
-                proved = bool(self._prove(one, duals[None].astype(np.float32), numbers[i : i + 1])[0])
-            if answer is not None and not answer.bound > 0:
+                proved[i] = self._prove(one, v[None], numbers[i : i + 1], whole=True)[0]
+            elif answer is not None:
                 point = torch.as_tensor(answer.x).to(task.C)
-                if task.try_points(point.unsqueeze(0)) or task.witness(answer.x):
-                    return True
-            self.undecided += not proved
-        return False
+                if task.try_points(point.unsqueeze(0)) or (not is_free[i] and task.witness(answer.x)):
+                    return True, proved
+        return False, proved
 
-    def _prove(self, nodes: Nodes, v: NDArray[np.float32], numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Have the checker bound nodes with their slopes and their multipliers v (b, K) of fixed neurons."""
+    def _prove(
+        self, nodes: Nodes, v: NDArray[np.float32], numbers: NDArray[np.int64], *, whole: bool = False
+    ) -> NDArray[np.bool_]:
+        """Have the checker bound nodes with multipliers v (b, K): of all columns, or of fixed ones and slopes else."""
         slopes = np.rint(self._values(nodes.slopes).astype(np.float64) * UNIT_SLOPE).clip(0, UNIT_SLOPE)
         signs = as_numpy(nodes.signs)
         phases, values, explicit, lower = {}, {}, {}, {}
@@ -241,12 +256,14 @@ class _Search:
                 continue
             lower[k] = np.zeros((len(nodes), 1, n))
             lower[k][:, 0, at] = slopes[:, span] / UNIT_SLOPE
-            if signs[:, span].any():
+            used = signs[:, span] != 0 if not whole else np.ones_like(signs[:, span], dtype=bool)
+            if used.any():
                 phases[k] = np.zeros((len(nodes), n), np.int8)
                 phases[k][:, at] = signs[:, span]
-                explicit[k] = phases[k] != 0
+                explicit[k] = np.zeros((len(nodes), n), dtype=bool)
+                explicit[k][:, at] = used
                 values[k] = np.zeros((len(nodes), 1, n))
-                values[k][:, 0, at] = np.where(signs[:, span] != 0, v[:, span], 0.0)
+                values[k][:, 0, at] = np.where(used, v[:, span], 0.0)
         C, d = self._rows(nodes)
         began = time.perf_counter()
         bounds = self.task.root.bounds(Leaves(None, None, C, d, phases, values, explicit, lower), bounds=self.bounds)
@@ -256,17 +273,27 @@ class _Search:
         for i in np.flatnonzero(accepted):
             tree, number = self.trees[clause[i]], int(numbers[i])
             path = [self.position[place] for place in tree.path(number)]
-            tree.close(number, self._leaf(clause[i], weights[i], slopes[i].astype(np.uint16), v[i, path]))
+            tree.close(number, self._leaf(clause[i], weights[i], slopes[i], v[i], path, whole))
             self.open[clause[i]] -= 1
         return accepted
 
     def _leaf(
-        self, clause: int, weights: NDArray[np.float64], slopes: NDArray[np.uint16], phases: NDArray[np.float32]
+        self,
+        clause: int,
+        weights: NDArray[np.float64],
+        slopes: NDArray[np.float64],
+        v: NDArray[np.float32],
+        path: list[int],
+        whole: bool,
     ) -> LeafProof:
         rows = self.task.clauses[self.clauses[clause]]
-        if len(rows) == 1:
-            return LeafProof((rows[0],), slopes=slopes[None], phases=phases[None])
-        return LeafProof((rows[0],), weights[None], slopes=slopes[None], phases=phases[None])
+        return LeafProof(
+            (rows[0],),
+            None if len(rows) == 1 else weights[None],
+            None if whole else slopes[None].astype(np.uint16),
+            v[None] if whole else None,
+            v[None, path],
+        )
 
     def _rows(self, nodes: Nodes) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The rows that nodes are about, from the checker's claim: C (b, 1, n_K) and d (b, 1)."""

@@ -167,7 +167,8 @@ class _Solver:
             return Outcome(proved=True), "alpha"
         retighten = retightens(goal.network, {k: int(layer.unstable.sum()) for k, layer in root.layers.items()})
         first = min(self._share(FAST_SHARE), time.perf_counter() + FAST_SECONDS) if retighten else deadline
-        found = split_phases(self._task(proved, min(first, deadline)), self._open())
+        options = PhaseOptions() if retighten else PhaseOptions(programs=0)
+        found = split_phases(self._task(proved, min(first, deadline)), self._open(), options)
         if found.proved or found.falsified or not retighten or goal.is_late():
             return found, "phase splits"
         done = {k for tree in found.trees for k in tree.clauses.values()}
