@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +19,15 @@ from numpy.typing import NDArray
 
 from lpverify.backends.highs import HighsBackend
 from lpverify.encode import encode
-from lpverify.network import Network
+from lpverify.network import Network, as_numpy
 from lpverify.problem import LayerBounds, Region
+from lpverify.search.ascent import Nodes
+from lpverify.search.task import Task
 
 Array = NDArray[np.float64]
 # The first penalty as a multiple of the largest multiplier known, and how often it is raised by this factor.
 PENALTY, RAISES = 8.0, 2
+LEAST_SCALE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,3 +95,31 @@ class LeafPrograms:
                 penalty *= 16.0
             found.append(solution)
         return found
+
+
+def programs(
+    task: Task,
+    nodes: Nodes,
+    sizes: NDArray[Any],
+    columns: Mapping[int, NDArray[np.int64]],
+    rows: tuple[Array, Array],
+    seconds: float,
+) -> LeafPrograms:
+    """The programs of nodes of a search.
+
+    Args:
+        sizes: (B, K) sizes of the multipliers that the search knows.
+        columns: by ReLU node, the neurons of the nodes' columns.
+        rows: C (B, 1, n_K) and d (B, 1).
+    """
+    layers, every = {k: task.root.ranges[k] for k in task.network.relus}, as_numpy(nodes.signs)
+    signs, scales, start = {}, {}, 0
+    for k, at in columns.items():
+        span, start = slice(start, start + len(at)), start + len(at)
+        shape = len(nodes), len(layers[k][0])
+        signs[k], scales[k] = np.zeros(shape, np.int8), np.ones(shape)
+        signs[k][:, at] = every[:, span]
+        scales[k][:, at] = sizes[:, span] + sizes[:, span].mean(axis=1, keepdims=True) + LEAST_SCALE
+    return LeafPrograms(
+        task.region.to(torch.float64, "cpu"), layers, signs, scales, rows[0][:, 0], rows[1][:, 0], seconds
+    )

@@ -19,18 +19,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lpverify.certificate.fields import UNIT_SLOPE
-from lpverify.certificate.rigorous_tree import Leaves
 from lpverify.network import as_numpy
 from lpverify.problem import LayerBounds
 from lpverify.search.ascent import Nodes, Pass, Relaxed, Schedule
 from lpverify.search.branching import choose
-from lpverify.search.lp_leaf import LeafPrograms
+from lpverify.search.lp_leaf import programs
+from lpverify.search.phase_proofs import PhaseProofs
 from lpverify.search.pool import Pool
 from lpverify.search.prune import prune
 from lpverify.search.task import Outcome, Task
 from lpverify.search.tighten import Tightener
-from lpverify.search.tree import LeafProof, TreeBuilder
 from lpverify.workers import Failure
 
 # Numbers in one batch of rows: fits a CPU's caches, fills a GPU.
@@ -81,7 +79,7 @@ def split_phases(task: Task, clauses: Sequence[int], options: PhaseOptions | Non
 
 class _Search:
     def __init__(self, task: Task, clauses: Sequence[int], options: PhaseOptions) -> None:
-        self.task, self.options, self.clauses = task, options, list(clauses)
+        self.task, self.options = task, options
         rows = [list(task.clauses[k]) for k in clauses]
         most = max(len(r) for r in rows)
         self.rows = np.array([r + [r[0]] * (most - len(r)) for r in rows])
@@ -92,17 +90,12 @@ class _Search:
         self.relaxed = Relaxed(network, task.region, layers, task.C[index], task.d[index])
         self.columns = {k: as_numpy(kept[k][at]) for k, at in self.relaxed.columns.items()}
         self.tight = Tightener(self.relaxed, layers)
-        self.trees = [TreeBuilder() for _ in clauses]
         self.pool = Pool(self.relaxed.width, most, self.relaxed.width if options.retighten else 0, options.memory)
         widest = max(network.sizes)
         entries = BATCH_ENTRIES.get(task.network.device.type, 2**20)
         self.batch = max(4, min(options.batch, entries // max(widest, self.relaxed.width)))
-        self.bounds = "leaf" if options.retighten else "root"
+        self.proofs = PhaseProofs(task, clauses, self.rows, self.columns, "leaf" if options.retighten else "root")
         self.nodes = self.undecided = 0
-        self.proof_seconds = 0.0
-        places = [(k, int(n)) for k, at in self.columns.items() for n in at]
-        self.places, self.position = places, {place: i for i, place in enumerate(places)}
-        self.open = np.zeros(len(rows), dtype=np.int64)
 
     def _layer(self, relu: int) -> LayerBounds:
         """The bounds of a ReLU's pre-activations that the checker proved, in the engine's dtype."""
@@ -115,7 +108,7 @@ class _Search:
             return self._outcome(falsified=True)
         while len(self.pool):
             # The whole proof is checked once more at the end.
-            if self.task.is_late(self.proof_seconds):
+            if self.task.is_late(self.proofs.seconds):
                 return self._outcome(f"timeout with {len(self.pool)} nodes open after {self.nodes}")
             if self.nodes >= self.options.nodes:
                 return self._outcome(f"{len(self.pool)} nodes open after {self.nodes}")
@@ -125,7 +118,7 @@ class _Search:
 
     def _start(self) -> bool:
         """The root of every clause; returns whether a counterexample was found."""
-        count, K, like = len(self.clauses), self.relaxed.width, self.task.C
+        count, K, like = len(self.rows), self.relaxed.width, self.task.C
         slope = (self.relaxed.upper >= -self.relaxed.lower).to(like)
         weights = torch.full((count, self.rows.shape[1]), 1 / self.rows.shape[1], dtype=like.dtype, device=like.device)
         every = torch.arange(count, device=like.device)
@@ -135,7 +128,6 @@ class _Search:
         nodes, found = self.relaxed.ascend(nodes, self.options.root)
         if self.task.try_points(found.x):
             return True
-        self.open += 1
         self._settle(nodes, found, np.full(count, -np.inf), np.zeros(count, dtype=np.int64))
         return False
 
@@ -149,7 +141,7 @@ class _Search:
             return True
         column = choose(relaxed, nodes, found, self.options.candidates if len(nodes) <= self.options.few else 1)
         children = relaxed.children(nodes, found, column)
-        numbers = self._split(nodes.clause, numbers, column)
+        numbers = self.proofs.split(nodes.clause, numbers, column)
         if self.options.retighten:
             children = self.tight(children, column.repeat(2))
         children, best = relaxed.ascend(children, self.options.child)
@@ -169,14 +161,6 @@ class _Search:
         parts = {name: getattr(found, name).index_copy(0, index, getattr(again, name)) for name in ("bound", "w", "v")}
         return nodes, replace(found, **parts)
 
-    def _split(self, clause: Tensor, numbers: NDArray[np.int64], column: Tensor) -> NDArray[np.int64]:
-        """Split nodes in their trees; the numbers of the left and then of the right children."""
-        pairs = []
-        for which, number, at in zip(clause.tolist(), numbers.tolist(), column.tolist(), strict=True):
-            pairs.append(self.trees[which].split_phase(number, *self.places[at]))
-            self.open[which] += 1
-        return np.array(pairs, dtype=np.int64).T.ravel()
-
     def _settle(
         self, nodes: Nodes, found: Pass, parents: NDArray[np.float64], numbers: NDArray[np.int64]
     ) -> bool:
@@ -187,8 +171,8 @@ class _Search:
         hopeful = (empty | (found.bound > 0)).nonzero().flatten()
         for start in range(0, len(hopeful), PROOFS):
             part = hopeful[start : start + PROOFS]
-            at = as_numpy(part)
-            accepted[at] = self._prove(nodes.select(part), self._values(found.v[part]), numbers[at])
+            at, v = as_numpy(part), as_numpy(found.v[part]).astype(np.float32)
+            accepted[at] = self.proofs.prove(nodes.select(part), v, numbers[at])
         chosen = self._for_programs(nodes, bound, parents, ~accepted)
         if len(chosen):
             falsified, proved = self._programs(self._some(nodes, chosen), as_numpy(found.w)[chosen], numbers[chosen])
@@ -215,104 +199,21 @@ class _Search:
         self, nodes: Nodes, w: NDArray[np.float32], numbers: NDArray[np.int64]
     ) -> tuple[bool, NDArray[np.bool_]]:
         """Decide nodes by linear programs: whether a counterexample was found, and which nodes are proved."""
-        signs, sizes = as_numpy(nodes.signs), np.abs(w) + as_numpy(nodes.splits)
-        task, relaxed = self.task, self.relaxed
-        layers = {k: task.root.ranges[k] for k in task.network.relus}
-        spread = {k: (np.zeros((len(nodes), len(low)), np.int8), np.ones((len(nodes), len(low))))
-                  for k, (low, _) in layers.items()}  # fmt: skip
-        for k, span in relaxed.spans.items():
-            at = self.columns[k]
-            spread[k][0][:, at] = signs[:, span]
-            spread[k][1][:, at] = sizes[:, span] + sizes[:, span].mean(axis=1, keepdims=True) + 1e-6
-        C, d = self._rows(nodes)
-        seconds = task.deadline - time.perf_counter()
-        job = LeafPrograms(
-            task.region.to(torch.float64, "cpu"), layers, {k: s[0] for k, s in spread.items()},
-            {k: s[1] for k, s in spread.items()}, C[:, 0], d[:, 0], min(seconds, PROGRAM_SECONDS),
-        )  # fmt: skip
-        (answers,) = task.isolated([job], job.seconds)
+        task, seconds = self.task, min(self.task.deadline - time.perf_counter(), PROGRAM_SECONDS)
+        sizes = np.abs(w) + as_numpy(nodes.splits)
+        job = programs(task, nodes, sizes, self.columns, self.proofs.rows(nodes), seconds)
+        (answers,) = task.isolated([job], seconds)
         proved, is_free = np.zeros(len(nodes), dtype=bool), as_numpy(nodes.free.any(1))
         for i, answer in enumerate([] if isinstance(answers, Failure) else answers):
             if answer is not None and answer.bound > 0:
                 v = np.concatenate([answer.duals[k][at] for k, at in self.columns.items()]).astype(np.float32)
                 one = self._some(nodes, np.array([i]))
-                proved[i] = self._prove(one, v[None], numbers[i : i + 1], whole=True)[0]
+                proved[i] = self.proofs.prove(one, v[None], numbers[i : i + 1], whole=True)[0]
             elif answer is not None:
                 point = torch.as_tensor(answer.x).to(task.C)
                 if task.try_points(point.unsqueeze(0)) or (not is_free[i] and task.witness(answer.x)):
                     return True, proved
         return False, proved
-
-    def _prove(
-        self, nodes: Nodes, v: NDArray[np.float32], numbers: NDArray[np.int64], *, whole: bool = False
-    ) -> NDArray[np.bool_]:
-        """Have the checker bound nodes with multipliers v (b, K): of all columns, or of fixed ones and slopes else."""
-        slopes = np.rint(self._values(nodes.slopes).astype(np.float64) * UNIT_SLOPE).clip(0, UNIT_SLOPE)
-        signs = as_numpy(nodes.signs)
-        phases, values, explicit, lower = {}, {}, {}, {}
-        for k, span in self.relaxed.spans.items():
-            at, n = self.columns[k], self.task.network.sizes[k]
-            if not len(at):
-                continue
-            lower[k] = np.zeros((len(nodes), 1, n))
-            lower[k][:, 0, at] = slopes[:, span] / UNIT_SLOPE
-            used = signs[:, span] != 0 if not whole else np.ones_like(signs[:, span], dtype=bool)
-            if used.any():
-                phases[k] = np.zeros((len(nodes), n), np.int8)
-                phases[k][:, at] = signs[:, span]
-                explicit[k] = np.zeros((len(nodes), n), dtype=bool)
-                explicit[k][:, at] = used
-                values[k] = np.zeros((len(nodes), 1, n))
-                values[k][:, 0, at] = np.where(used, v[:, span], 0.0)
-        C, d = self._rows(nodes)
-        began = time.perf_counter()
-        bounds = self.task.root.bounds(Leaves(None, None, C, d, phases, values, explicit, lower), bounds=self.bounds)
-        self.proof_seconds += time.perf_counter() - began
-        accepted: NDArray[np.bool_] = bounds[:, 0] > 0
-        clause, weights = as_numpy(nodes.clause), self._combinations(nodes)
-        for i in np.flatnonzero(accepted):
-            tree, number = self.trees[clause[i]], int(numbers[i])
-            path = [self.position[place] for place in tree.path(number)]
-            tree.close(number, self._leaf(clause[i], weights[i], slopes[i], v[i], path, whole))
-            self.open[clause[i]] -= 1
-        return accepted
-
-    def _leaf(
-        self,
-        clause: int,
-        weights: NDArray[np.float64],
-        slopes: NDArray[np.float64],
-        v: NDArray[np.float32],
-        path: list[int],
-        whole: bool,
-    ) -> LeafProof:
-        rows = self.task.clauses[self.clauses[clause]]
-        return LeafProof(
-            (rows[0],),
-            None if len(rows) == 1 else weights[None],
-            None if whole else slopes[None].astype(np.uint16),
-            v[None] if whole else None,
-            v[None, path],
-        )
-
-    def _rows(self, nodes: Nodes) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The rows that nodes are about, from the checker's claim: C (b, 1, n_K) and d (b, 1)."""
-        clause = as_numpy(nodes.clause)
-        if self.rows.shape[1] == 1:
-            C, d = self.task.root.rows(self.rows[clause, 0])
-        else:
-            C, d = self.task.root.combinations(self._combinations(nodes))
-        return C[:, None], d[:, None]
-
-    def _combinations(self, nodes: Nodes) -> NDArray[np.float64]:
-        """The weights of the claim's rows (b, m)."""
-        found = np.zeros((len(nodes), len(self.task.d)))
-        places = np.arange(len(nodes))[:, None], self.rows[as_numpy(nodes.clause)]
-        np.add.at(found, places, self._values(nodes.weights))
-        return found
-
-    def _values(self, tensor: Tensor) -> NDArray[np.float32]:
-        return as_numpy(tensor).astype(np.float32)
 
     @staticmethod
     def _some(nodes: Nodes, index: NDArray[np.int64]) -> Nodes:
@@ -332,7 +233,4 @@ class _Search:
             return Outcome(falsified=True, nodes=self.nodes)
         if self.undecided and not reason:
             reason = f"{self.undecided} nodes with all phases fixed are within rounding of the threshold"
-        done = [i for i, count in enumerate(self.open) if not count]
-        columns = [(k, at) for k, at in self.columns.items() if len(at)]
-        trees = tuple(self.trees[i].encode([self.clauses[i]], self.bounds, columns) for i in done)
-        return Outcome(trees, not reason, False, reason, self.nodes)
+        return Outcome(self.proofs.encode(), not reason, False, reason, self.nodes)
