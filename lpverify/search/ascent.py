@@ -249,7 +249,9 @@ class Relaxed:
                 break
             gradients = [found.w.clamp(min=0) * found.z * lines.free, -lines.sign * found.z]
             if not single:
-                gradients.append(self.row_values(now.clause, found.outputs))
+                # Relative to their mean: where all rows are negative the best of them still gains.
+                values = self.row_values(now.clause, found.outputs)
+                gradients.append(values - (now.weights * values).sum(1, keepdim=True))
             if len(open_) <= 0.8 * len(left):  # drop those that are done
                 left, now, scale = left[open_], now.select(open_), scale[open_]
                 lines = Lines(*(t[open_] for t in (lines.free, lines.slope, lines.intercept, lines.sign)))
@@ -266,8 +268,9 @@ class Relaxed:
             now.slopes.clamp_(0, 1)
             now.splits.clamp_(min=0)
             if not single:
+                # No row at all would be a bound of nothing.
                 total = now.weights.clamp_(min=0).sum(1, keepdim=True)
-                now.weights.div_(total.clamp(min=1e-12))
+                now.weights.copy_(torch.where(total > 0, now.weights / total, 1 / now.weights.shape[1]))
         return kept, self.run(kept, gradient=False)
 
     def _scale(self, w: Tensor) -> Tensor:
@@ -282,7 +285,7 @@ class Relaxed:
     def children(nodes: Nodes, found: Pass, column: Tensor) -> Nodes:
         """Both children of every node, split on column (B,): 2 B nodes, the first B those of z <= 0.
 
-        They begin at their parents' multipliers, as far as these are allowed, so that none is bounded below its parent.
+        They begin at their parents' multipliers, as far as these are allowed: at a neuron with w >= 0 wholly.
         """
         count = len(nodes)
         both = Nodes.join([nodes, nodes])

@@ -132,7 +132,7 @@ def first_points(region: Region, size: int, generator: torch.Generator) -> Tenso
     middle, inputs = start_point(region), region.lower.shape[1]
     sides = torch.randint(0, 2, (count // 2, inputs), generator=generator, dtype=torch.float64)
     free = (region.lower < region.upper)[0].nonzero().flatten()
-    if len(free) <= CORNER_INPUTS:
+    if 0 < len(free) <= CORNER_INPUTS:
         every = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * len(free)).reshape(-1, len(free))
         sides = torch.zeros(len(every), inputs, dtype=torch.float64)
         sides[:, free.cpu()] = every.double()

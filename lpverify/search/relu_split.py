@@ -128,8 +128,7 @@ class _Search:
         nodes, found = self.relaxed.ascend(nodes, self.options.root)
         if self.task.try_points(found.x):
             return True
-        self._settle(nodes, found, np.full(count, -np.inf), np.zeros(count, dtype=np.int64))
-        return False
+        return self._settle(nodes, found, np.full(count, -np.inf), np.zeros(count, dtype=np.int64))
 
     def _step(self) -> bool:
         """Split one batch of nodes; returns whether a counterexample was found."""
@@ -201,13 +200,14 @@ class _Search:
         """Decide nodes by linear programs: whether a counterexample was found, and which nodes are proved."""
         task, seconds = self.task, min(self.task.deadline - time.perf_counter(), PROGRAM_SECONDS)
         sizes = np.abs(w) + as_numpy(nodes.splits)
-        job = programs(task, nodes, sizes, self.columns, self.proofs.rows(nodes), seconds)
+        job = programs(task, nodes, sizes, self.columns, self.rows, seconds)
         (answers,) = task.isolated([job], seconds)
         proved, is_free = np.zeros(len(nodes), dtype=bool), as_numpy(nodes.free.any(1))
         for i, answer in enumerate([] if isinstance(answers, Failure) else answers):
             if answer is not None and answer.bound > 0:
                 v = np.concatenate([answer.duals[k][at] for k, at in self.columns.items()]).astype(np.float32)
-                one = self._some(nodes, np.array([i]))
+                weights = torch.as_tensor(answer.weights).to(nodes.weights).unsqueeze(0)
+                one = replace(self._some(nodes, np.array([i])), weights=weights)
                 proved[i] = self.proofs.prove(one, v[None], numbers[i : i + 1], whole=True)[0]
             elif answer is not None:
                 point = torch.as_tensor(answer.x).to(task.C)

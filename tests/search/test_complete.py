@@ -135,7 +135,6 @@ def test_the_verdict_turns_where_the_least_margin_is(shape: str, kind: str) -> N
             assert found.verdict is verdict(sign), (distance * sign, found.reason)
 
 
-@pytest.mark.xfail(reason="the programs of fully fixed nodes keep the weights of a clause's rows that ascent found")
 def test_clauses_of_several_rows_by_phase_splits_alone() -> None:
     for shape, number in (("residual", 703), ("line", 143), ("plane", 35), ("plane", 83), ("deep", 83)):
         asked = tiny(shape, "clauses", "box", number, -1e-2 if shape == "residual" else -1e-5)

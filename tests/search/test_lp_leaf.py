@@ -52,7 +52,8 @@ def programs(
     split = dict(zip(network.relus, np.split(signs, places, axis=1), strict=True))
     job = LeafPrograms(
         box, {k: (layer.lower[0].numpy(), layer.upper[0].numpy()) for k, layer in layers.items()}, split,
-        {k: np.ones(s.shape) for k, s in split.items()}, np.ones((len(signs), 1)), np.full(len(signs), constant), 60.0,
+        {k: np.ones(s.shape) for k, s in split.items()}, np.ones((1, 1, 1)), np.full((1, 1), constant),
+        np.zeros(len(signs), np.int64), 60.0,
     )  # fmt: skip
     return job(network), layers
 
@@ -110,4 +111,5 @@ def test_no_time_gives_no_bounds() -> None:
     ranges = {k: (layer.lower[0].numpy(), layer.upper[0].numpy()) for k, layer in layers.items()}
     signs = {k: np.zeros((2, 3), np.int8) for k in layers}
     ones = {k: np.ones((2, 3)) for k in layers}
-    assert LeafPrograms(box, ranges, signs, ones, np.ones((2, 1)), np.zeros(2), 0.0)(network) == [None, None]
+    row, which = np.ones((1, 1, 1)), np.zeros(2, np.int64)
+    assert LeafPrograms(box, ranges, signs, ones, row, np.zeros((1, 1)), which, 0.0)(network) == [None, None]
