@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -43,7 +44,6 @@ def true_minimum(network: Network, x: Tensor, label: int, eps: float) -> float:
 
 
 # What neither the attack nor the relaxations decide, though every margin is far from 0: (network, seed, example).
-BATCHED = {"clean", "pgd", "candidate", "interval", "crown", "alpha"}
 SEARCHED = {("deep", 2, 0), ("deep", 2, 2), ("shared-affine", 0, 0), ("shared-affine", 4, 1), ("input-relu", 1, 0)}
 
 
@@ -58,7 +58,7 @@ def test_verdicts_agree_with_the_enumerated_minimum(name: str) -> None:
             assert abs(least) > 1e-4 or least == 0
             assert result.verdict is FALSIFIED or result.margin_lower <= least + 1e-7
             assert (result.verdict is VERIFIED) == (least > 0) and (result.verdict is FALSIFIED) == (least <= 0)
-            if result.method not in BATCHED:
+            if result.nodes is not None:
                 searched.add((name, seed, i))
     assert searched == {entry for entry in SEARCHED if entry[0] == name}
     assert verdicts == {VERIFIED, FALSIFIED}
@@ -121,6 +121,20 @@ def test_evidence_stands_on_its_own(name: str, norm: str, clip: Clip) -> None:
             values = exact_margins(network, point.x, C, d)
             assert values[point.row] == min(values) <= 0 and point.margin == float(values[point.row])
             assert point.agrees == (point.margin_float32 <= 0) and not point.misclassified
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("2", "0.4"), ("1", "0.6")])
+def test_the_search_decides_balls_too(norm: str, eps: str) -> None:
+    """Inputs of an l2 or l1 ball cannot be split; phases can."""
+    leaves = []
+    for name, seed in itertools.product(("deep", "shared-affine", "input-relu"), range(4)):
+        network, x, y = case(name, seed)
+        results = verify(network, x, y, eps, norm=norm)
+        assert {r.verdict for r in results} <= {VERIFIED, FALSIFIED}
+        leaves += [r.leaves for r in results if r.nodes]
+        proofs = [decode(r.certificate) for r in results if r.certificate is not None]
+        assert all(o.accepted for o in rigorous.check(checker_of(network), proofs))
+    assert max(n or 0 for n in leaves) > 2
 
 
 def signature(result: Result) -> tuple[Any, ...]:
