@@ -96,9 +96,12 @@ def open_run(path: Path) -> Run:
         UsageError: if it is not one.
         CertificateError: if one of its files is malformed, or they do not belong together.
     """
-    name = next((n for n in (RESULTS, RADII) if (path / n).is_file()), None)
-    if name is None:
+    names = [n for n in (RESULTS, RADII) if (path / n).is_file()]
+    if not names:
         raise UsageError(f"{path}: no {RESULTS} there; give the folder that lpverify verify --out wrote")
+    if len(names) > 1:
+        raise CertificateError(f"{path}: holds both {RESULTS} and {RADII}; a run writes only one of them")
+    name = names[0]
     network = read_network(path / NETWORK)
     lines = tuple(_lines(path / name))
     summary = _summary(path / SUMMARY)

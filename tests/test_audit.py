@@ -19,7 +19,7 @@ from lpverify.certificate.proof import decode, decode_witness
 from lpverify.data import load_data
 from lpverify.errors import CertificateError, UsageError
 from lpverify.lowering import load_model
-from lpverify.run_folder import RESULTS, SUMMARY, RunFolder, network_file
+from lpverify.run_folder import RADII, RESULTS, SUMMARY, RunFolder, network_file
 from lpverify.settings import Settings
 from lpverify.summary import Tally, summary
 from lpverify.verify import claim_of, verify_stream
@@ -192,3 +192,10 @@ def test_another_examples_proof_is_noticed_with_the_data_at_hand(run: Path) -> N
 def test_a_folder_without_results_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no results\.jsonl there"):
         open_run(tmp_path)
+
+
+def test_a_folder_is_a_run_of_one_kind(run: Path) -> None:
+    """Radii are compared with their own lines only: a file of radii must not make the run's eps unread."""
+    (run / RADII).write_text("")
+    with pytest.raises(CertificateError, match=f"holds both {RESULTS} and {RADII}"):
+        open_run(run)

@@ -102,7 +102,8 @@ def _check_trees(network: Network, certificate: Certificate) -> Outcome:
                 return Outcome(False, margins, f"{where} is not proved (bound {failure.bound!r})")
             for clause, bound in least.items():
                 own = list(claim.clauses[clause])
-                if len(own) == 1 and bound < np.inf:
+                # A combination's bound is that of a multiple of the row.
+                if len(own) == 1 and bound < np.inf and not tree.combos.shape[0]:
                     margins[own] = np.fmax(margins[own], bound)
     except CertificateError as error:
         return Outcome(False, margins, str(error))

@@ -14,7 +14,8 @@ import pytest
 import torch
 from checking import checker_of, exactly_inside
 from networks import CLASSES, NETWORKS, rescaled
-from small_certificates import NO_ROWS, affine_net, ball, box, duals, lemma, plain, rows
+from small_certificates import NO_ROWS, affine_net, ball, box, certificate, duals, lemma, plain, rows
+from small_trees import Cut, Row, tree
 
 from lpverify.attack.exact import exact_margins
 from lpverify.certificate import exact, rigorous, rigorous_walk
@@ -640,3 +641,13 @@ def test_lemmas_serve_the_leaves() -> None:
             accepted.append(rigorous.check(checker_of(network), [proof])[0].accepted)
             assert exact.check(plain(network), proof).accepted == accepted[-1]
         assert accepted == [False, True]
+
+
+def test_a_combinations_bound_is_not_reported_as_its_rows() -> None:
+    """f = relu(x) - relu(x) + 1/4, and a tree that proves a million times its only row."""
+    network = affine_net(([[1.0], [1.0]], [0.0, 0.0]), ([[1.0, -1.0]], [0.25]))
+    stated = plain(network)
+    proof = certificate(stated, box([-1.0], [1.0]), rows([[1.0]], [0.0]))
+    grown = tree([0], Cut(0, 0.0, [Row([1e6])], [Row([1e6])]), 1, "leaf")
+    (outcome,) = rigorous.check(rigorous.Network(stated), [replace(proof, trees=(grown,))])
+    assert outcome.accepted and outcome.margins[0] <= 0.25
