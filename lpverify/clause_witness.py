@@ -28,11 +28,6 @@ Floats = NDArray[np.float64]
 Placed = tuple[Floats, list[Fraction]]
 
 
-def clause_witness(exact: Network, single: Network, claim: Claim, point: NDArray[Any]) -> Counterexample | None:
-    """The counterexample at ``point``; see ``Judge``, which is quicker for many points of one claim."""
-    return Judge(exact, single, claim)(point)
-
-
 @dataclass(frozen=True, eq=False)
 class Judge:
     """Decides whether points are counterexamples to one claim.

@@ -1,8 +1,10 @@
-"""Fixtures shared by all tests: where the shared data is, and how many threads torch may take."""
+"""Fixtures shared by all tests: where the shared data is, how many threads torch may take, signals put back."""
 
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,3 +22,11 @@ def shared_data() -> Path:
     if not (folder / "networks.csv").is_file():
         pytest.skip(f"no shared data at {folder}; set LPVERIFY_SHARED to the folder that holds networks.csv")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def restore_signal() -> Iterator[None]:
+    """The command line installs a handler for SIGTERM; put back the one that was there."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import time
@@ -30,14 +29,6 @@ from lpverify.errors import SoundnessError
 ROOT = Path(__file__).resolve().parent.parent
 DIGITS = str(ROOT / "lpverify/assets/digits-pgd.safetensors")
 ASK = ["--data", "digits", "--index", "40:52", "--eps", "0.11", "--clip", "0", "1"]
-
-
-@pytest.fixture(autouse=True)
-def restore_signal() -> Any:
-    """``main`` installs a handler for SIGTERM; put back the one that was there."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 def command(*arguments: str, threads: str = "1", **options: Any) -> subprocess.CompletedProcess[str]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
-import signal
 from pathlib import Path
-from typing import Any
 
 import highspy
 import numpy as np
@@ -38,14 +36,6 @@ TARGET = runner_up(NETWORK, X, LABEL)
 SOLVED = 1e-6
 
 Captured = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(autouse=True)
-def restore_signal() -> Any:
-    """``main`` installs a handler for SIGTERM; put back the one that was there."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 def solved(path: Path) -> highspy.Highs:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,14 +22,6 @@ ROOT = Path(__file__).resolve().parent.parent
 PROPERTY = """(declare-const X_0 Real)(declare-const X_1 Real)(declare-const Y_0 Real)
 (assert (>= X_0 -0.9))(assert (<= X_0 0.7))(assert (>= X_1 0.1))(assert (<= X_1 0.1))(assert (>= Y_0 {}))"""
 Captured = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(autouse=True)
-def restore_signal() -> Any:
-    """``main`` installs a handler for SIGTERM; put back the one that was there."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

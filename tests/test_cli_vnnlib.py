@@ -35,14 +35,6 @@ TWO_BOXES = HEAD + """(assert (or
   (and (>= X_0 0.25) (<= X_0 2) (>= X_1 0) (<= X_1 1) (>= Y_1 2.5))))"""
 
 
-@pytest.fixture(autouse=True)
-def restore_signal() -> Any:
-    """``main`` installs a handler for SIGTERM; put back the one that was there."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """The network's file."""

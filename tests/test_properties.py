@@ -28,7 +28,7 @@ from lpverify.certificate.exact_linear import evaluate
 from lpverify.certificate.exact_region import point_meant
 from lpverify.certificate.graph import parse_network
 from lpverify.certificate.proof import decode_witness
-from lpverify.clause_witness import Judge, clause_witness
+from lpverify.clause_witness import Judge
 from lpverify.errors import DataError, ShapeError
 from lpverify.network import Network
 from lpverify.problem import Box, Specification
@@ -115,10 +115,10 @@ def test_a_witness_is_what_the_exact_checker_accepts(
 def test_an_input_fixed_at_a_decimal_that_is_no_float_has_a_witness() -> None:
     tenth = Fraction(1, 10)
     claim = Claim(RationalBox((tenth,), (tenth,)), ClauseRows(1, ((row({0: 1}, -tenth),),)))
-    found = clause_witness(identity(1), identity(1).to(torch.float32), claim, np.array([7.0]))
+    found = Judge(identity(1), identity(1).to(torch.float32), claim)(np.array([7.0]))
     assert found is not None and (found.x[0], found.row, found.margin) == (0.1, 0, 0.0)
     open_claim = Claim(claim.region, ClauseRows(1, ((row({0: 1}, -tenth, strict=False),),)))
-    assert clause_witness(identity(1), identity(1).to(torch.float32), open_claim, np.array([0.1])) is None
+    assert Judge(identity(1), identity(1).to(torch.float32), open_claim)(np.array([0.1])) is None
 
 
 def test_points_are_moved_to_float32_where_the_box_has_one() -> None:

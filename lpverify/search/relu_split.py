@@ -46,6 +46,7 @@ class PhaseOptions:
     Attributes:
         root: Adam's steps at the root; ``child``: at every child.
         more: for a child that gained less than the share ``stall`` of its parent's bound.
+        programs: linear programs for the stalled nodes of a batch, at most.
         candidates: columns that branching tries by bounding their children, while a batch has no more than ``few``
             nodes: near the root, where a choice matters most.
         batch: nodes split at once at most.
@@ -172,27 +173,21 @@ class _Search:
             part = hopeful[start : start + PROOFS]
             at, v = as_numpy(part), as_numpy(found.v[part]).astype(np.float32)
             accepted[at] = self.proofs.prove(nodes.select(part), v, numbers[at])
-        chosen = self._for_programs(nodes, bound, parents, ~accepted)
+        is_free = as_numpy(nodes.free.any(1))
+        stalled = ~accepted & is_free & (bound - parents <= self.options.stall * np.abs(parents))
+        nearest = np.argsort(np.where(stalled, -bound, np.inf), kind="stable")[: stalled.sum()]
+        # All that nothing is left to split of, and the stalled nodes nearest to their proof.
+        chosen = np.concatenate([np.flatnonzero(~accepted & ~is_free), nearest[: self.options.programs]])
         if len(chosen):
             falsified, proved = self._programs(self._some(nodes, chosen), as_numpy(found.w)[chosen], numbers[chosen])
             if falsified:
                 return True
             accepted[chosen] = proved
-        is_free = as_numpy(nodes.free.any(1))
         keep = np.flatnonzero(~accepted & is_free)
         self.undecided += int((~accepted & ~is_free).sum())
         if len(keep):
             self.pool.put(self._some(nodes, keep), bound[keep], numbers[keep])
         return False
-
-    def _for_programs(
-        self, nodes: Nodes, bound: NDArray[np.float64], parents: NDArray[np.float64], is_open: NDArray[np.bool_]
-    ) -> NDArray[np.int64]:
-        """Open nodes for linear programs: all without a free neuron, and the stalled ones nearest to their proof."""
-        is_free = as_numpy(nodes.free.any(1))
-        stalled = np.flatnonzero(is_open & is_free & (bound - parents <= self.options.stall * np.abs(parents)))
-        few = stalled[np.argsort(-bound[stalled], kind="stable")][: self.options.programs]
-        return np.concatenate([np.flatnonzero(is_open & ~is_free), few])
 
     def _programs(
         self, nodes: Nodes, w: NDArray[np.float32], numbers: NDArray[np.int64]

@@ -14,12 +14,12 @@ MOST_ENTRIES = 4_000_000
 
 
 class Route(enum.Enum):
-    """What is split, in order."""
+    """What is split, in order: the searches' names."""
 
-    INPUTS = "inputs"
-    INPUTS_THEN_PHASES = "inputs, then phases"
-    PHASES_THEN_INPUTS = "phases, then inputs"
-    PHASES = "phases"
+    INPUTS = ("inputs",)
+    INPUTS_THEN_PHASES = ("inputs", "phases")
+    PHASES_THEN_INPUTS = ("phases", "inputs")
+    PHASES = ("phases",)
 
 
 def route(inputs: int, unstable: int, is_box: bool) -> Route:

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from lpverify.bounds import AlphaBound, BoundResult, CrownBound
-from lpverify.bounds.base import LemmaRows, Multipliers
 from lpverify.bounds.root import Root, root_bounds
 from lpverify.certificate import rigorous
 from lpverify.certificate.claim import BallRegion, Claim
@@ -34,7 +31,7 @@ from lpverify.result import Counterexample, Verdict
 from lpverify.search.attack import attack_claim
 from lpverify.search.input_split import split_inputs
 from lpverify.search.relu_split import PhaseOptions, split_phases
-from lpverify.search.route import Route, retightens, route
+from lpverify.search.route import retightens, route
 from lpverify.search.task import Goal, Outcome, Task
 from lpverify.session import Session
 
@@ -91,6 +88,7 @@ class _Solver:
         engine = session.engine
         C, d = (torch.as_tensor(t).to(engine.dtype).to(engine.device) for t in claim_rows(claim))
         region = _region(claim, regions([claim])).to(engine.dtype, engine.device)
+        self.spec = Specification(C.unsqueeze(0), d.unsqueeze(0))
         self.goal = Goal(engine, region, C, d, claim.clauses, self._is_witness, session.run, deadline)
         self.margins = np.full(claim.num_rows, np.nan)
         self.certificate: Certificate | None = None
@@ -110,23 +108,25 @@ class _Solver:
             return self._falsified("pgd")
         with torch.no_grad():
             root = root_bounds(goal.network, goal.region, "crown")
-            crown = CrownBound.claim(goal.network, goal.region, self._specification(range(len(goal.d))), root)
-        if goal.try_points(crown.candidates[0] if crown.candidates is not None else goal.region.lower):
+            crown = CrownBound.claim(goal.network, goal.region, self.spec, root)
+        assert crown.candidates is not None
+        if goal.try_points(crown.candidates[0]):
             return self._falsified("candidate")
-        proved = self._propose(crown, range(len(goal.d)))
+        proved = self._propose(crown)
         if not self._open():
             return self._verified("crown")
         steps, restarts = THOROUGH_ATTACK if attack_first else QUICK_ATTACK
-        start = None if crown.candidates is None else crown.candidates[0]
-        if attack_claim(goal, steps=steps, restarts=restarts, seed=seed + 1, start=start):
+        if attack_claim(goal, steps=steps, restarts=restarts, seed=seed + 1, start=crown.candidates[0]):
             return self._falsified("pgd")
         inputs = int((goal.region.upper > goal.region.lower).sum())
         unstable = sum(int(layer.unstable.sum()) for layer in root.layers.values())
         reason = "timeout"
-        for search in self._searches(route(inputs, unstable, isinstance(goal.region, Box))):
+        chosen = route(inputs, unstable, isinstance(goal.region, Box)).value
+        for place, name in enumerate(chosen):
             if goal.is_late():
                 break
-            outcome, method = search(proved, root)
+            deadline = goal.deadline if place == len(chosen) - 1 else self._share(FIRST_SHARE)
+            outcome, method = self._inputs(proved, deadline) if name == "inputs" else self._phases(root, deadline)
             self.nodes += outcome.nodes
             if outcome.falsified:
                 return self._falsified(method)
@@ -134,20 +134,6 @@ class _Solver:
                 return self._verified(method, outcome.trees)
             reason = outcome.reason
         return Found(Verdict.UNKNOWN, reason, "search", self.margins, nodes=self.nodes)
-
-    def _searches(self, chosen: Route) -> Iterator[Any]:
-        """The searches of a route; each one takes CROWN's root, and returns its outcome and its name."""
-        inputs, phases = Route.INPUTS, Route.PHASES
-        if chosen is Route.INPUTS_THEN_PHASES:
-            yield lambda proved, root: self._inputs(proved, self._share(FIRST_SHARE))
-            chosen = phases
-        if chosen is Route.PHASES_THEN_INPUTS:
-            yield lambda proved, root: self._phases(root, self._share(FIRST_SHARE))
-            chosen = inputs
-        if chosen is inputs:
-            yield lambda proved, root: self._inputs(proved, self.goal.deadline)
-        else:
-            yield lambda proved, root: self._phases(root, self.goal.deadline)
 
     def _share(self, share: float) -> float:
         now = time.perf_counter()
@@ -181,17 +167,13 @@ class _Solver:
         goal = self.goal
         root, lemmas = AlphaBound().tightened_root(goal.network, goal.region, deadline)
         with torch.no_grad():
-            bound = CrownBound.claim(goal.network, goal.region, self._specification(range(len(goal.d))), root)
-        return self._propose(replace(bound, multipliers=_with_lemmas(bound.multipliers, lemmas)), range(len(goal.d)))
+            bound = CrownBound.claim(goal.network, goal.region, self.spec, root)
+        return self._propose(replace(bound, multipliers=replace(bound.multipliers, lemmas=tuple(lemmas))))
 
-    def _specification(self, rows: Sequence[int]) -> Specification:
-        index = torch.as_tensor(list(rows), device=self.goal.C.device)
-        return Specification(self.goal.C[index].unsqueeze(0), self.goal.d[index].unsqueeze(0))
-
-    def _propose(self, bound: BoundResult, rows: Sequence[int]) -> ProvedRoot:
+    def _propose(self, bound: BoundResult) -> ProvedRoot:
         """The checker's root state for what a method proposes; it replaces the certificate so far."""
         semantics, sha = self.session.settings.semantics, self.session.plain.sha256
-        self.certificate = certificate(sha, semantics, self.claim, bound, 0, rows)
+        self.certificate = certificate(sha, semantics, self.claim, bound, 0, range(self.claim.num_rows))
         proved = ProvedRoot(self.session.checker, self.certificate)
         self.margins = proved.margins
         return proved
@@ -220,10 +202,6 @@ class _Solver:
     def _falsified(self, method: str) -> Found:
         assert self.witness is not None
         return Found(Verdict.FALSIFIED, self.witness.note, method, self.margins, None, self.witness, nodes=self.nodes)
-
-
-def _with_lemmas(multipliers: Multipliers, lemmas: Sequence[LemmaRows]) -> Multipliers:
-    return replace(multipliers, lemmas=tuple(lemmas))
 
 
 def _region(claim: Claim, rigorous_region: RigorousRegion) -> Region:

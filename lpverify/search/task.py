@@ -56,11 +56,12 @@ class Goal:
         with torch.no_grad():
             return self.network.forward(points) @ self.C.T + self.d
 
-    def margin(self, values: Tensor, clauses: Sequence[int] | None = None) -> Tensor:
+    def margin(self, values: Tensor) -> Tensor:
         """The least over clauses of the greatest of their rows: (..., m) -> (...); <= 0 where the claim fails."""
-        chosen = range(len(self.clauses)) if clauses is None else clauses
-        best = [values[..., list(self.clauses[k])].amax(-1) if self.clauses[k] else values.new_full(
-            values.shape[:-1], -torch.inf) for k in chosen]  # fmt: skip
+        best = [
+            values[..., list(rows)].amax(-1) if rows else values.new_full(values.shape[:-1], -torch.inf)
+            for rows in self.clauses
+        ]
         return torch.stack(best, -1).amin(-1)
 
     def try_points(self, points: Tensor, most: int = 3) -> bool:

@@ -9,9 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lpverify.certificate.container import RawArray
-from lpverify.certificate.tree import Tree
-
-LEAF, PHASE, INPUT = 0, 1, 2
+from lpverify.certificate.tree import INPUT, LEAF, PHASE, Tree
 
 
 @dataclass(frozen=True)
