@@ -1,1 +1,11 @@
-"""Training methods: one file each."""
+"""Training methods: one file each; METHODS lists them by the name that configs use."""
+
+from __future__ import annotations
+
+from lpverify.training.methods.base import AbstractTrainingMethod, Batch, Losses
+from lpverify.training.methods.standard import StandardTraining
+
+_ALL: tuple[type[AbstractTrainingMethod], ...] = (StandardTraining,)
+METHODS = {method.name: method for method in _ALL}
+
+__all__ = ["METHODS", "AbstractTrainingMethod", "Batch", "Losses"]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import abc
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lpverify.network import Network
 from lpverify.problem import Region, Specification
+
+if TYPE_CHECKING:
+    from lpverify.training.config import TrainConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,18 +21,17 @@ class Batch:
     """What a method sees of one step: B examples of n classes.
 
     Attributes:
-        model: in train mode; it takes raw inputs (normalisation is a layer of ``network`` and of ``model`` alike).
-        network: the module lowered with its live weights; gradients flow.
+        network: the module lowered with its live weights, normalisation included; gradients flow to the parameters.
         x: (B, *input shape), raw units.
         y: (B,) int64.
         region: the balls of the radius of this step, in the network's dtype and on its device.
         spec: (B, n - 1) rows e_y - e_j, j other than y, in increasing order.
         eps: the radius of this step, raw units.
-        progress: the share of the run's steps that are done, in [0, 1].
+        progress: how far ``eps`` has come from ``eps_start`` to its final value, in [0, 1]; 1 after the ramp.
         generator: all randomness comes from here (a CPU generator; draws are moved to the device).
+        memory: tensors that a method keeps from one step to the next; saved with the run's state.
     """
 
-    model: nn.Module
     network: Network
     x: Tensor
     y: Tensor
@@ -38,6 +40,7 @@ class Batch:
     eps: float
     progress: float
     generator: torch.Generator
+    memory: dict[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,17 +65,32 @@ class Losses:
 
 @dataclass(frozen=True)
 class AbstractTrainingMethod(abc.ABC):
-    """A training method: final subclasses carry their options as fields.
+    """A training method. The fields of a final subclass are the keys of TrainConfig that it uses, with its defaults.
 
     Attributes:
-        replays: how often the optimiser steps on one minibatch.
         bounds: whether the robust loss is an upper bound of the loss over the ball (else it is a point's).
     """
 
     name: ClassVar[str]
     bounds: ClassVar[bool]
-    replays: int = 1
+
+    @property
+    def steps(self) -> int:
+        """How often the optimiser steps on one minibatch."""
+        return 1
+
+    @classmethod
+    def from_config(cls, config: TrainConfig) -> Self:
+        """The method with its options taken from ``config``."""
+        return cls(**{field.name: getattr(config, field.name) for field in fields(cls)})
 
     @abc.abstractmethod
     def losses(self, batch: Batch) -> Losses:
-        """The losses of one batch; ``loss`` carries gradients to the model's parameters."""
+        """The losses of one batch; ``loss`` carries gradients to the parameters."""
+
+    def measure(self, batch: Batch) -> Losses:
+        """The losses by which held-out examples are judged, at the final radius and without gradients.
+
+        Other than ``losses`` where training takes a random estimate or a weak attack.
+        """
+        return self.losses(batch)
