@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lpverify.network import Network
 from lpverify.problem import Region, Specification
@@ -49,17 +49,17 @@ class Losses:
 
     Attributes:
         loss: scalar, the mean over the batch that is differentiated.
-        nominal: scalar, detached: the cross-entropy at x.
+        nominal: scalar, detached: the cross-entropy at x; None where the method does not evaluate it.
         robust: scalar, detached: the method's own robust loss; equal to ``nominal`` where it has none.
-        wrong: (B,) bool: x is not classified as y.
+        wrong: (B,) bool: x is not classified as y; None as ``nominal``.
         broken: (B,) bool: the example is not robust by the method's own measure (an attack that succeeds, a bound that
             does not exclude one).
     """
 
     loss: Tensor
-    nominal: Tensor
+    nominal: Tensor | None
     robust: Tensor
-    wrong: Tensor
+    wrong: Tensor | None
     broken: Tensor
 
 
@@ -83,6 +83,10 @@ class AbstractTrainingMethod(abc.ABC):
     def from_config(cls, config: TrainConfig) -> Self:
         """The method with its options taken from ``config``."""
         return cls(**{field.name: getattr(config, field.name) for field in fields(cls)})
+
+    def prepare(self, module: nn.Module, generator: torch.Generator) -> None:
+        """Change the new module's weights in place, before the first step; by default nothing."""
+        return
 
     @abc.abstractmethod
     def losses(self, batch: Batch) -> Losses:

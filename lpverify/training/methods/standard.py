@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lpverify.training.methods.base import AbstractTrainingMethod, Batch, Losses
+from lpverify.training.methods.points import attacked_losses, losses_at_data
 
 
 @dataclass(frozen=True)
@@ -21,4 +22,7 @@ class StandardTraining(AbstractTrainingMethod):
     eval_steps: int = 10
 
     def losses(self, batch: Batch) -> Losses:
-        raise NotImplementedError
+        return losses_at_data(batch)
+
+    def measure(self, batch: Batch) -> Losses:
+        return attacked_losses(batch, self.eval_steps)

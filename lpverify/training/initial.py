@@ -1,0 +1,32 @@
+"""The initialisation of Shi et al. 2021, with which interval bounds keep their width from layer to layer.
+
+Source: arXiv 2103.17268, section 3.1. Under interval arithmetic a layer multiplies the mean radius by n E|w| (n its
+fan-in), of which a ReLU around 0 keeps about a half. Normal weights with deviation sqrt(2 pi) / n have E|w| = 2 / n, so
+the radius stays; with the usual 1 / sqrt(n) it would grow by sqrt(n) a layer.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from lpverify.models import Branches
+
+
+def ibp_initialise(model: nn.Module, generator: torch.Generator) -> None:
+    """Draw the weights of all convolutions and linear layers but the last anew; biases stay.
+
+    The terms of a residual sum share the deviation evenly, so that the sum keeps the radius too.
+
+    Args:
+        generator: of the CPU; every device gets the same numbers.
+    """
+    terms = {id(conv): len(m.Ws) for m in model.modules() if isinstance(m, Branches) for conv in m.Ws.values()}
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d)]
+    for layer in layers[:-1]:
+        weight = layer.weight
+        deviation = math.sqrt(2 * math.pi) / weight[0].numel() / terms.get(id(layer), 1)
+        with torch.no_grad():
+            weight.copy_(torch.randn(weight.shape, generator=generator, dtype=weight.dtype) * deviation)
