@@ -6,7 +6,9 @@ clip, and as many as the summary says. A line of radii must name a certificate a
 witness at the attacked one or at the nearer one that a solver pointed to, if it gives such radii. In a run about a
 property, line i is about claim i of the property file, which is read again: the evidence must be about that very
 claim, and ``verified`` altogether needs all claims. That line i is otherwise
-about example i of a data set can only be told with that data set at hand (``examples``). ``margin_lower``,
+about example i of a data set can only be told with that data set at hand (``examples``). In a run of detection the
+claims are about predicted classes: every line says whether its input is flagged, which is so unless it is verified,
+and the data set's labels are those that the lines repeat as ``true_label``. ``margin_lower``,
 ``exact_lower``, ``predicted`` and times are reports, not claims.
 """
 
@@ -84,6 +86,11 @@ class Run:
         return "verified" if said["verified"] == len(self.asked.claims) else "unknown"
 
     @property
+    def is_detection(self) -> bool:
+        """Whether this is a run of ``lpverify detect``, whose claims are about predicted classes."""
+        return any("flagged" in line.record for line in self.lines)
+
+    @property
     def is_radius(self) -> bool:
         """Whether this is a run of ``lpverify radius``, where every example has its own eps."""
         return (self.path / RADII).is_file()
@@ -110,6 +117,11 @@ def open_run(path: Path) -> Run:
     run = Run(path, lines, network, summary, _property(path))
     if run.asked is not None:
         _cross_check_property(run, run.asked)
+    if run.is_detection:
+        for line in run.lines:
+            flagged, verdict = line.record.get("flagged"), line.record.get("verdict")
+            if flagged is not (verdict != "verified"):
+                raise CertificateError(f"{line.where}: verdict {verdict!r}, but flagged is {flagged!r}")
     return run
 
 
@@ -190,7 +202,7 @@ def _certificate(run: Run, line: Line, asked: Asked, examples: Examples | None) 
     path = _evidence(run, line, "certificate")
     found = decode(_read(path), str(path))
     _check_claim(run, line, found.claim, found.network, asked)
-    _check_input(line, found.claim, examples)
+    _check_input(run, line, found.claim, examples)
     semantics = _option(run, "semantics")
     if semantics is not None and found.semantics != semantics:
         raise CertificateError(f"{line.where}: {path} proves {found.semantics} semantics, the run says {semantics}")
@@ -205,7 +217,7 @@ def _check_witness(
     path = _evidence(run, line, "counterexample")
     witness = decode_witness(_read(path), str(path))
     _check_claim(run, line, witness.claim, witness.network, asked)
-    _check_input(line, witness.claim, examples)
+    _check_input(run, line, witness.claim, examples)
     if run.is_radius and isinstance(witness.claim.region, BallRegion):
         _require_radius(line, f"{path} is for", witness.claim.region.eps, _reached(line))
     outcome = exact_checker.check_witness(integers, witness)
@@ -248,7 +260,7 @@ def _check_claim(run: Run, line: Line, claim: Claim, network: str, asked: Asked)
         raise CertificateError(f"{line.where}: the run's evidence is about different questions: {questions}")
 
 
-def _check_input(line: Line, claim: Claim, examples: Examples | None) -> None:
+def _check_input(run: Run, line: Line, claim: Claim, examples: Examples | None) -> None:
     """The claim is about this line's example of the data set."""
     if examples is None or not isinstance(claim.region, BallRegion):
         return
@@ -257,8 +269,9 @@ def _check_input(line: Line, claim: Claim, examples: Examples | None) -> None:
         raise CertificateError(f"{line.where}: {examples.source} has no example {index}")
     if center.values().tolist() != examples.x[index].ravel().tolist():
         raise CertificateError(f"{line.where}: its evidence is not about input {index} of {examples.source}")
-    if examples.y is None or int(examples.y[index]) != line.record.get("label"):
-        raise CertificateError(f"{line.where}: label {line.record.get('label')} is not that of {examples.source}")
+    stated = line.record.get("true_label" if run.is_detection else "label")
+    if (None if examples.y is None else int(examples.y[index])) != stated or (stated is None and not run.is_detection):
+        raise CertificateError(f"{line.where}: label {stated} is not that of {examples.source}")
 
 
 def _evidence(run: Run, line: Line, kind: str) -> Path:

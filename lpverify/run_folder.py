@@ -95,8 +95,8 @@ class RunFolder:
         """Store the bytes of a VNN-LIB file, gzipped or not."""
         write_atomic(self.path / PROPERTY[data.startswith(GZIP)], data)
 
-    def add(self, result: Result, claim: Claim) -> None:
-        """Append one result: its evidence first, then its line, flushed.
+    def add(self, result: Result, claim: Claim, **also: Any) -> None:
+        """Append one result: its evidence first, then its line with what it says besides (``also``), flushed.
 
         Raises:
             ResourceError: if the disk refuses; the lines and files before this one are intact.
@@ -105,7 +105,7 @@ class RunFolder:
         if result.counterexample is not None:
             witness = witness_of(result.counterexample, claim, self.network_sha256).encode()
         certificate = self._store_certificate(result.index, result.certificate)
-        self.add_record(result.record(certificate, self._store_witness(result.index, witness)))
+        self.add_record({**result.record(certificate, self._store_witness(result.index, witness)), **also})
 
     def add_radius(self, found: RadiusResult, label: int) -> None:
         """Append one example's radii, its evidence first; radii that are infinite or unknown are written as null."""

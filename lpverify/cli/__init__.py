@@ -22,6 +22,7 @@ from lpverify import __version__
 from lpverify.cli.attack import attack
 from lpverify.cli.bounds import bounds
 from lpverify.cli.check import check
+from lpverify.cli.detect import detect
 from lpverify.cli.export import export
 from lpverify.cli.info import info
 from lpverify.cli.radius import radius
@@ -52,7 +53,7 @@ def cli(ctx: click.Context, debug: bool) -> None:
         ctx.exit(2)
 
 
-for command in (verify, bounds, radius, attack, export, check, vnncomp, info):
+for command in (verify, bounds, radius, attack, detect, export, check, vnncomp, info):
     cli.add_command(command)
 
 

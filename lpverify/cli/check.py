@@ -52,6 +52,9 @@ def check(run: Path, exact: bool, data: str | None, **source: Any) -> None:
     if any(line.leaves > 1 for line in lines):
         click.echo(f"leaves of the certificates: {leaves}")
     click.echo(f"counterexamples accepted: {found['witness'] + found['both']} (exact evaluation)")
+    if opened.is_detection:
+        flagged = sum(line.record["flagged"] for line in opened.lines)
+        click.echo(f"flagged: {flagged} of {len(opened.lines)}; the claims are about the predicted classes")
     if examples is not None:
         click.echo(f"inputs and labels: those of {examples.source}")
     click.echo(f"lines without a claim: {found['nothing']}")

@@ -26,7 +26,7 @@ SETTINGS = (
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A network and the chosen examples: ``indices`` (K,) in the data set, ``x`` (K, ...), ``y`` (K,)."""
+    """A network and the chosen examples: ``indices`` (K,) in the data set, ``x`` (K, ...), ``y`` (K,) (or (0,))."""
 
     network: Network
     examples: Examples
@@ -44,9 +44,13 @@ def load_network(model: Path, given: dict[str, Any]) -> Network:
     )
 
 
-def load_job(model: Path, given: dict[str, Any]) -> Job:
-    """Everything that a command on examples needs, checked: the network first, then data, labels and range."""
-    from lpverify.data import check_inside, check_labels, check_range, check_shape, load_data, select
+def load_job(model: Path, given: dict[str, Any], *, labelled: bool = True) -> Job:
+    """Everything that a command on examples needs, checked: the network first, then data, labels and range.
+
+    Args:
+        labelled: data without labels are refused; else ``y`` is empty where there are none.
+    """
+    from lpverify.data import check_inside, check_range, check_shape, load_data, select
     from lpverify.settings import require_device
 
     require_device(given["device"])
@@ -57,7 +61,17 @@ def load_job(model: Path, given: dict[str, Any]) -> Job:
     check_range(examples, given["clip"])
     if given.get("eps") is not None:
         check_inside(examples, given["eps"], given["clip"])
-    return Job(network, examples, indices, examples.x, check_labels(examples, network.output_size))
+    return Job(network, examples, indices, examples.x, _labels(examples, network.output_size, labelled))
+
+
+def _labels(examples: Examples, classes: int, labelled: bool) -> NDArray[np.int64]:
+    import numpy as np
+
+    from lpverify.data import check_labels
+
+    if examples.y is None and not labelled:
+        return np.zeros(0, np.int64)
+    return check_labels(examples, classes)
 
 
 def make_settings(given: dict[str, Any]) -> Settings:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
@@ -15,6 +17,16 @@ if TYPE_CHECKING:
     from lpverify.summary import Stopwatch, Tally
 
 
+class Counts(Protocol):
+    """What a command counts besides the verdicts."""
+
+    def add(self, result: Result) -> dict[str, Any]:
+        """Count one result; returns what its line says besides."""
+
+    def parts(self) -> dict[str, Any]:
+        """What the summary says besides, or instead."""
+
+
 def run_stream(
     job: Job,
     settings: Settings,
@@ -22,16 +34,23 @@ def run_stream(
     stream: Iterator[Result],
     watch: Stopwatch,
     *,
-    out: Path,
+    out: Path | None,
     overwrite: bool,
     what: str,
+    also: Counts | None = None,
+    show: Callable[[dict[str, Any]], None] | None = None,
+    as_json: bool = False,
 ) -> Tally:
     """Write each result as it comes, then the summary, also when something ends the run early; print the table.
 
     Args:
         options: the summary's "options".
-        stream: one result an example, in the job's order.
+        stream: one result an example, in the job's order, about the job's labels.
+        out: the run folder; None keeps nothing.
         what: the command, for the progress bar and the stage's time.
+        also: what is counted besides.
+        show: prints the closing table from the summary; by default that of the verdicts.
+        as_json: print the summary as a line of JSON, too.
     """
     from lpverify.cli.loading import provenance
     from lpverify.run_folder import RunFolder, network_file
@@ -43,21 +62,29 @@ def run_stream(
     data, sha256 = network_file(job.network)
 
     def summarise(stopped: str | None) -> dict[str, Any]:
-        parts = provenance(job, sha256, settings)
+        parts = {**provenance(job, sha256, settings), **({} if also is None else also.parts())}
         return summary(tally, stopped=stopped, options=options, seconds=watch.seconds(), **parts)
 
-    with RunFolder(out, overwrite=overwrite) as run:
-        run.write_network(data, sha256)
+    with nullcontext(None) if out is None else RunFolder(out, overwrite=overwrite) as run:
+        if run is not None:
+            run.write_network(data, sha256)
         try:
             for position, result in enumerate(progress(watch.iterate(what, stream), len(job.x), what)):
-                with watch("write"):
-                    run.add(result, claim_of(settings, job.x[position], int(job.y[position]), job.network.output_size))
+                more = {} if also is None else also.add(result)
+                if run is not None:
+                    label, classes = int(job.y[position]), job.network.output_size
+                    with watch("write"):
+                        run.add(result, claim_of(settings, job.x[position], label, classes), **more)
                 tally.add(result)
         except BaseException as error:
-            run.write_summary(summarise(type(error).__name__))
+            if run is not None:
+                run.write_summary(summarise(type(error).__name__))
             raise
         final = summarise(None)
-        run.write_summary(final)
-    print_summary(final)
-    click.echo(f"results and evidence: {out}")
+        if run is not None:
+            run.write_summary(final)
+    (show or print_summary)(final)
+    click.echo("evidence was not kept: no --out" if out is None else f"results and evidence: {out}")
+    if as_json:
+        click.echo(json.dumps(final, allow_nan=False))
     return tally
