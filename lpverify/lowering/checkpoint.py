@@ -79,7 +79,7 @@ def lower_checkpoint(
     std = described.get("std") if std is None else std
     if arch is None:
         return _fully_connected(checkpoint, input_shape, mean, std)
-    module, shape = _architecture(arch, input_shape)
+    module, shape = architecture(arch, input_shape)
     _fill(module, checkpoint, arch)
     lowered = trace(module, shape).network(torch.float64, mean=mean, std=std).detach()
     return Network(lowered.nodes, (*checkpoint.notes, *lowered.notes))
@@ -238,7 +238,7 @@ def _chained(checkpoint: Checkpoint) -> list[tuple[str, Tensor, Tensor | None]]:
     return layers
 
 
-def _architecture(arch: str, input_shape: Shape | None) -> tuple[nn.Module, Shape]:
+def architecture(arch: str, input_shape: Shape | None) -> tuple[nn.Module, Shape]:
     """A module in float64 and the shape of its input, by name or from the user's own package.module:function."""
     if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", arch):
         return models.build(arch).double(), tuple(input_shape or models.input_shape(arch))

@@ -274,6 +274,19 @@ def resolved(config: TrainConfig) -> str:
     return "".join(f"{name} = {_toml(value)}\n" for name, value in values.items() if value is not None)
 
 
+def differing(text: str, config: TrainConfig) -> str:
+    """The first key that a resolved config's text has otherwise than ``config``; "" if they agree.
+
+    Where the data lie does not count.
+    """
+    there, here = tomllib.loads(text), tomllib.loads(resolved(config))
+    for name in KINDS:
+        if name != "data_dir" and there.get(name) != here.get(name):
+            was, wanted = (_toml(d[name]) if name in d else "absent" for d in (there, here))
+            return f"{name} = {was}, not {wanted}"
+    return ""
+
+
 def _only_with(name: str) -> str:
     other, values = ONLY_WITH[name]
     return f"has an effect only with {other} = {' or '.join(map(json.dumps, values))}; leave it out"

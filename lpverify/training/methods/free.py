@@ -51,7 +51,7 @@ class FreeTraining(AbstractTrainingMethod):
             batch.memory[CARRIED] = torch.cat([moved - x, kept[len(x) :]])
 
         # Runs when the loss is differentiated for the weights: the same pass gives the slope at the point.
-        point.register_hook(ascend)
+        point.register_hook(ascend)  # type: ignore[no-untyped-call]
         return losses_at(batch, point)
 
     def measure(self, batch: Batch) -> Losses:
