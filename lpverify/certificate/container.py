@@ -36,7 +36,7 @@ class RawArray:
         """The entries in row-major order as a flat standard-library array."""
         require_subnormals()
         flat: array.array[Any] = array.array(DTYPES[self.dtype])
-        flat.frombytes(bytes(self.data))
+        flat.frombytes(self.data)
         if sys.byteorder == "big":
             flat.byteswap()
         return flat
@@ -80,7 +80,7 @@ def pack(header: dict[str, Any], arrays: Sequence[RawArray]) -> bytes:
     listed = [{"dtype": a.dtype, "shape": list(a.shape)} for a in arrays]
     text = json.dumps({**header, "arrays": listed}, separators=(",", ":"), sort_keys=True, allow_nan=False)
     head = text.encode()
-    return b"".join([MAGIC, len(head).to_bytes(8, "little"), head, *(bytes(a.data) for a in arrays)])
+    return b"".join([MAGIC, len(head).to_bytes(8, "little"), head, *(a.data for a in arrays)])
 
 
 def unpack(data: bytes, name: str = "<bytes>") -> Packed:

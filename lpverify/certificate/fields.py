@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -33,5 +33,25 @@ def rises(raw: RawArray) -> bool:
 
 
 def finite(raw: RawArray) -> bool:
-    """Whether no entry is NaN or infinite."""
-    return all(map(math.isfinite, raw.values()))
+    """Whether no entry of an array of floats is NaN or infinite."""
+    # An exponent of ones, and only that, carries into the place of the sign when a one is added at its end.
+    size, fraction = (4, 23) if raw.dtype == "<f4" else (8, 52)
+    sign, one = 1 << 8 * size - 1, 1 << fraction
+    return not any((n & ones * (sign - one)) + ones * one & ones * sign for n, ones in _pieces(raw.data, size))
+
+
+def are_slopes(raw: RawArray) -> bool:
+    """Whether no entry of an array of uint16 is above UNIT_SLOPE, which is 2**15."""
+    # Where the upper bit is set, the lower ones, which carry into its place unless all of them are 0, must be.
+    low = UNIT_SLOPE - 1
+    return not any(n & (n & ones * low) + ones * low & ones * UNIT_SLOPE for n, ones in _pieces(raw.data, 2))
+
+
+def _pieces(data: bytes | memoryview, size: int) -> Iterator[tuple[int, int]]:
+    """Pieces of an array with entries of ``size`` bytes, each as one integer, and the integer with ones as entries."""
+    step, view, ones = 2**14, memoryview(data), 0
+    for start in range(0, len(view), step):
+        piece = view[start : start + step]
+        if not start or len(piece) < step:
+            ones = int.from_bytes((b"\x01" + bytes(size - 1)) * (len(piece) // size), "little")
+        yield int.from_bytes(piece, "little"), ones

@@ -34,7 +34,7 @@ from typing import Any
 from lpverify.certificate.claim import Claim, ClauseRows, decode_claim, encode_claim
 from lpverify.certificate.container import Packed, RawArray, pack, unpack
 from lpverify.certificate.fields import UNIT_SLOPE as UNIT_SLOPE
-from lpverify.certificate.fields import finite, integers, rises, whole
+from lpverify.certificate.fields import are_slopes, finite, integers, rises, whole
 from lpverify.certificate.tree import Tree, decode_tree, encode_tree, require_well_formed
 from lpverify.errors import CertificateError
 
@@ -201,8 +201,8 @@ def _lemma(packed: Packed, entry: Any, tables: set[str]) -> Lemma:
 def _slopes(packed: Packed, owner: dict[str, Any], rows: int) -> tuple[Slopes, ...]:
     found = []
     for node, neurons, values in _tables(packed, owner, "slopes", ("<u2",), rows):
-        if any(v > UNIT_SLOPE for v in values.values()):
-            raise CertificateError(f"{packed.name}: a slope is above 1")
+        if not are_slopes(values):
+            raise CertificateError(f"{packed.name}: a slope is above 1, which is stored as {UNIT_SLOPE}")
         found.append(Slopes(node, neurons, values))
     return tuple(found)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -26,8 +27,13 @@ MAX_WINDOW_MATRIX = 2**17
 
 def to_float(raw: RawArray) -> Array:
     """A raw array as float64 (exact for every dtype of the format but large int64)."""
+    return stored(raw).astype(np.float64)
+
+
+def stored(raw: RawArray) -> NDArray[Any]:
+    """A raw array as it stands, read where it lies."""
     require_subnormals()
-    return np.frombuffer(raw.data, dtype=raw.dtype).reshape(raw.shape).astype(np.float64)
+    return np.frombuffer(raw.data, dtype=raw.dtype).reshape(raw.shape)
 
 
 def to_index(raw: RawArray) -> Index:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lpverify.certificate.fields import UNIT_SLOPE
-from lpverify.certificate.rigorous_linear import Array, Flags, Index, to_float, to_index
+from lpverify.certificate.rigorous_linear import Array, Flags, Index, stored, to_float, to_index
 from lpverify.certificate.rigorous_tree import Leaves, Phases, Root
 from lpverify.certificate.tree import INPUT, NOTHING, PHASE, Tree, walk
 from lpverify.errors import CertificateError
@@ -88,8 +88,8 @@ class _Stored:
         self.root, self.nodes = root, root.network.nodes
         self.kinds, self.places, self.points = to_index(tree.kinds), to_index(tree.places), to_float(tree.points)
         self.counts, self.rows = to_index(tree.counts), to_index(tree.rows)
-        self.slopes, self.slope_of = to_float(tree.slopes) / UNIT_SLOPE, to_index(tree.slope_of)
-        self.duals, self.dual_of, self.phases = to_float(tree.duals), to_index(tree.dual_of), to_float(tree.phases)
+        self.slopes, self.slope_of = stored(tree.slopes), to_index(tree.slope_of)
+        self.duals, self.dual_of, self.phases = stored(tree.duals), to_index(tree.dual_of), stored(tree.phases)
         self.columns = [(node, to_index(neurons)) for node, neurons in tree.columns]
         self.at_phase = 0
         claim = root.certificate.claim
@@ -163,7 +163,8 @@ class _Stored:
                 leaf, row = np.nonzero(used >= 0)
                 if len(leaf):
                     where = (leaf[:, None], row[:, None], neurons)
-                    given.table(target, node)[where] = table[used[leaf, row][:, None], columns]
+                    found = table[used[leaf, row][:, None], columns].astype(np.float64)
+                    given.table(target, node)[where] = found / UNIT_SLOPE if target is given.slopes else found
                     if target is given.values:
                         given.flags(node)[where] = True
 

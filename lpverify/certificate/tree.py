@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from lpverify.certificate.claim import Claim
 from lpverify.certificate.container import Packed, RawArray
-from lpverify.certificate.fields import UNIT_SLOPE, finite, rises, whole
+from lpverify.certificate.fields import are_slopes, finite, rises, whole
 from lpverify.errors import CertificateError
 
 BOUNDS = ("root", "leaf")
@@ -212,7 +212,7 @@ def _require_multipliers(tree: Tree, name: str) -> None:
             raise CertificateError(f"{name}: {kind} {tables.shape} of a tree do not fit its {width} columns or rows")
         if any(not -1 <= table < tables.shape[0] for table in used.values()):
             raise CertificateError(f"{name}: a row uses {kind} that the tree does not have")
-    if any(slope > UNIT_SLOPE for slope in tree.slopes.values()):
+    if not are_slopes(tree.slopes):
         raise CertificateError(f"{name}: a slope of a tree is above 1")
     if not finite(tree.duals) or not finite(tree.phases):
         raise CertificateError(f"{name}: a multiplier of a tree is not finite")

@@ -20,6 +20,7 @@ from lpverify.bounds.backward import bound_claim_and_rows
 from lpverify.bounds.root import Root, root_bounds
 from lpverify.certificate.rigorous_region import regions
 from lpverify.certificate.rigorous_tree import Leaves
+from lpverify.errors import ResourceError
 from lpverify.network import Network
 from lpverify.problem import Box
 from lpverify.search.boxes import Boxes, first, join
@@ -55,7 +56,11 @@ def split_inputs(task: Task, clauses: Sequence[int], options: InputSplits | None
     Returns:
         An outcome with one tree for all clauses, if every leaf was accepted.
     """
-    return Search(task, clauses, options or InputSplits()).run()
+    search = Search(task, clauses, options or InputSplits())
+    try:
+        return search.run()
+    except ResourceError as error:  # no room for the proof
+        return Outcome(reason=str(error), nodes=search.nodes)
 
 
 class Search:

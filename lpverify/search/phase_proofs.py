@@ -14,6 +14,7 @@ from lpverify.certificate.rigorous_tree import Leaves
 from lpverify.certificate.tree import Tree
 from lpverify.network import as_numpy
 from lpverify.search.ascent import Nodes
+from lpverify.search.row_store import Room
 from lpverify.search.task import Task
 from lpverify.search.tree import LeafProof, TreeBuilder
 
@@ -38,7 +39,8 @@ class PhaseProofs:
     ) -> None:
         self.task, self.clauses, self.rows_of, self.columns, self.bounds = task, list(clauses), rows, columns, bounds
         self.seconds = 0.0
-        self._trees = [TreeBuilder() for _ in clauses]
+        room = Room()
+        self._trees = [TreeBuilder(room) for _ in clauses]
         self._open = np.ones(len(rows), dtype=np.int64)
         self._places = [(k, int(n)) for k, at in columns.items() for n in at]
         self._column = {place: i for i, place in enumerate(self._places)}

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lpverify.errors import ResourceError
 from lpverify.network import as_numpy
 from lpverify.problem import LayerBounds
 from lpverify.search.ascent import Nodes, Pass, Relaxed, Schedule
@@ -75,7 +76,11 @@ def split_phases(task: Task, clauses: Sequence[int], options: PhaseOptions | Non
         clauses: which of the task's clauses; each gets a tree.
     """
     with torch.no_grad():
-        return _Search(task, clauses, options or PhaseOptions()).run()
+        search = _Search(task, clauses, options or PhaseOptions())
+        try:
+            return search.run()
+        except ResourceError as error:  # no room for the proof
+            return Outcome(reason=str(error), nodes=search.nodes)
 
 
 class _Search:

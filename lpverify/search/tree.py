@@ -1,15 +1,26 @@
-"""The proof tree while it grows: nodes in the order in which they are made, written as a certificate's tree."""
+"""The proof tree while it grows: nodes in the order in which they are made, written as a certificate's tree.
+
+What takes room is written as leaves are closed (``row_store``): slopes and multipliers of a leaf go to a file, which
+the finished tree maps. In memory stay 26 bytes a node, and of a leaf its phase multipliers, 12 bytes a row and a
+digest. Tables stand in the order in which leaves were closed; all else is in preorder.
+"""
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lpverify.certificate.container import RawArray
 from lpverify.certificate.tree import INPUT, LEAF, PHASE, Tree
+from lpverify.search.row_store import Room, RowStore
+
+# Bytes of a node, and of a row, besides what is stored for it.
+NODE, ROW = 26, 12
 
 
 @dataclass(frozen=True)
@@ -31,16 +42,23 @@ class LeafProof:
     phases: NDArray[np.float32] | None = None
 
 
-@dataclass(eq=False)
 class TreeBuilder:
-    """A growing tree; node 0 is the root, children are made in pairs: left z <= 0 (x <= t), right z >= 0 (x >= t)."""
+    """A growing tree; node 0 is the root, children are made in pairs: left z <= 0 (x <= t), right z >= 0 (x >= t).
 
-    kinds: list[int] = field(default_factory=lambda: [LEAF])
-    places: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])
-    points: list[float] = field(default_factory=lambda: [0.0])
-    left: list[int] = field(default_factory=lambda: [-1])
-    parents: list[int] = field(default_factory=lambda: [-1])
-    proofs: dict[int, LeafProof] = field(default_factory=dict)
+    Args:
+        room: what the tree counts its bytes by, with others perhaps.
+    """
+
+    def __init__(self, room: Room | None = None) -> None:
+        self._room = room = room or Room()
+        self.kinds, self.parents = array("B", [LEAF]), array("i", [-1])
+        self._places, self._points = array("i", [0, 0]), array("d", [0.0])
+        # A split's left child; a closed leaf's number among those closed; -1 of an open one.
+        self._below = array("i", [-1])
+        # By closed leaf, where its rows and its phase multipliers begin.
+        self._first_rows, self._first_phases = array("q", [0]), array("q", [0])
+        self._rows, self._slope_of, self._dual_of, self._phases = array("i"), array("i"), array("i"), array("f")
+        self._slopes, self._duals, self._combos = RowStore("<u2", room), RowStore("<f4", room), RowStore("<f8", room)
 
     def split_phase(self, node: int, relu: int, neuron: int) -> tuple[int, int]:
         """Split a node on a neuron's phase; returns its children."""
@@ -51,30 +69,49 @@ class TreeBuilder:
         return self._split(node, INPUT, (0, index), point)
 
     def close(self, node: int, proof: LeafProof) -> None:
-        """Record what proves a leaf."""
-        self.proofs[node] = proof
+        """Record what proves a leaf; what proved it before counts no more.
+
+        Raises:
+            ResourceError: if there is no room for it, or the disk is full.
+        """
+        count = len(proof.rows)
+        self._room.take(count * ROW + (0 if proof.phases is None else 4 * proof.phases.size))
+        if proof.weights is None:
+            self._rows.extend(proof.rows)
+        else:
+            self._rows.extend(-2 - self._combos.add(weights) for weights in proof.weights)
+        tables = (self._slopes, proof.slopes, self._slope_of), (self._duals, proof.duals, self._dual_of)
+        for store, table, used in tables:
+            used.extend([-1] * count if table is None else map(store.add, table))
+        if proof.phases is not None:
+            self._phases.frombytes(np.ascontiguousarray(proof.phases, dtype=np.float32).tobytes())
+        self._below[node] = self.leaves
+        self._first_rows.append(len(self._rows))
+        self._first_phases.append(len(self._phases))
 
     def path(self, node: int) -> list[tuple[int, int]]:
         """The phase splits above a node, from the root down: (ReLU node, neuron)."""
         found = []
         while (node := self.parents[node]) >= 0:
             if self.kinds[node] == PHASE:
-                found.append(self.places[node])
+                found.append((self._places[2 * node], self._places[2 * node + 1]))
         return found[::-1]
 
     @property
     def leaves(self) -> int:
         """Leaves proved so far."""
-        return len(self.proofs)
+        return len(self._first_rows) - 1
 
     def _split(self, node: int, kind: int, place: tuple[int, int], point: float) -> tuple[int, int]:
+        self._room.take(2 * NODE)
         first = len(self.kinds)
-        self.kinds[node], self.places[node], self.points[node], self.left[node] = kind, place, point, first
-        self.kinds += [LEAF, LEAF]
-        self.places += [(0, 0), (0, 0)]
-        self.points += [0.0, 0.0]
-        self.left += [-1, -1]
-        self.parents += [node, node]
+        self.kinds[node], self._points[node], self._below[node] = kind, point, first
+        self._places[2 * node], self._places[2 * node + 1] = place
+        self.kinds.extend((LEAF, LEAF))
+        self._places.extend((0, 0, 0, 0))
+        self._points.extend((0.0, 0.0))
+        self.parents.extend((node, node))
+        self._below.extend((-1, -1))
         return first, first + 1
 
     def preorder(self) -> Iterator[int]:
@@ -84,12 +121,12 @@ class TreeBuilder:
             node = waiting.pop()
             yield node
             if self.kinds[node] != LEAF:
-                waiting += [self.left[node] + 1, self.left[node]]
+                waiting += [self._below[node] + 1, self._below[node]]
 
     def encode(
         self, clauses: Sequence[int], bounds: str, columns: Sequence[tuple[int, NDArray[np.int64]]] = ()
     ) -> Tree:
-        """The certificate's tree.
+        """The certificate's tree. Its tables are the files' own content, which stays as long as the tree does.
 
         Args:
             clauses: the clauses that every leaf proves.
@@ -98,58 +135,40 @@ class TreeBuilder:
 
         Raises:
             KeyError: if a leaf has no proof.
+            ResourceError: if the disk is full.
         """
-        order = list(self.preorder())
-        splits = [n for n in order if self.kinds[n] != LEAF]
-        proofs = [self.proofs[n] for n in order if self.kinds[n] == LEAF]
-        rows: list[int] = []
-        combos: list[NDArray[np.float64]] = []
-        for proof in proofs:
-            if proof.weights is None:
-                rows += proof.rows
-            else:
-                rows += [-2 - len(combos) - i for i in range(len(proof.weights))]
-                combos += list(proof.weights)
-        slopes, slope_of = _shared([p.slopes for p in proofs], [len(p.rows) for p in proofs])
-        duals, dual_of = _shared([p.duals for p in proofs], [len(p.rows) for p in proofs])
+        order = np.fromiter(self.preorder(), np.int64, len(self.kinds))
+        kinds, below = np.array(self.kinds), np.array(self._below)
+        is_leaf = kinds[order] == LEAF
+        splits, closed = order[~is_leaf], below[order[is_leaf]]
+        if (closed < 0).any():
+            raise KeyError(int(order[is_leaf][closed < 0][0]))
+        ends = np.array(self._first_rows)
         width = sum(len(neurons) for _, neurons in columns)
-        phases = [p.phases.ravel() for p in proofs if p.phases is not None]
-        flat = np.concatenate(phases) if phases else np.zeros(0, np.float32)
         return Tree(
             clauses=_raw(clauses, "<i4"),
             bounds=bounds,
-            kinds=_raw([self.kinds[n] for n in order], "|u1"),
-            places=_raw(np.array([self.places[n] for n in splits]).reshape(-1, 2), "<i4"),
-            points=_raw([self.points[n] for n in splits], "<f8"),
-            counts=_raw([len(p.rows) for p in proofs], "<i4"),
-            rows=_raw(rows, "<i4"),
-            combos=_raw(np.stack(combos) if combos else np.zeros((0, 0)), "<f8"),
+            kinds=_raw(kinds[order], "|u1"),
+            places=_raw(np.array(self._places).reshape(-1, 2)[splits], "<i4"),
+            points=_raw(np.array(self._points)[splits], "<f8"),
+            counts=_raw((ends[1:] - ends[:-1])[closed], "<i4"),
+            rows=_raw(_pieces(self._rows, self._first_rows, closed), "<i4"),
+            combos=self._combos.array(),
             columns=tuple((node, _raw(neurons, "<i4")) for node, neurons in columns),
-            slopes=_raw(slopes.reshape(len(slopes), width), "<u2"),
-            slope_of=_raw(slope_of, "<i4"),
-            duals=_raw(duals.reshape(len(duals), width), "<f4"),
-            dual_of=_raw(dual_of, "<i4"),
-            phases=_raw(flat, "<f4"),
+            slopes=self._slopes.array(width),
+            slope_of=_raw(_pieces(self._slope_of, self._first_rows, closed), "<i4"),
+            duals=self._duals.array(width),
+            dual_of=_raw(_pieces(self._dual_of, self._first_rows, closed), "<i4"),
+            phases=_raw(_pieces(self._phases, self._first_phases, closed), "<f4"),
         )
 
 
-def _shared(
-    tables: Sequence[NDArray[np.uint16] | NDArray[np.float32] | None], counts: Sequence[int]
-) -> tuple[NDArray[np.float64], list[int]]:
-    """Tables of the leaves one below the other, equal rows once, and which of them each row uses (-1: none)."""
-    found: dict[bytes, int] = {}
-    kept: list[NDArray[np.float64]] = []
-    used: list[int] = []
-    for table, count in zip(tables, counts, strict=True):
-        if table is None:
-            used += [-1] * count
-            continue
-        for row in table:
-            place = found.setdefault(row.tobytes(), len(kept))
-            if place == len(kept):
-                kept.append(row)
-            used.append(place)
-    return (np.stack(kept) if kept else np.zeros((0, 0))), used
+def _pieces(values: array[Any], starts: array[int], order: NDArray[np.int64]) -> array[Any]:
+    """The pieces of ``values``, of which piece i begins at starts[i], one after the other in another order."""
+    found = array(values.typecode)
+    for at in order.tolist():
+        found += values[starts[at] : starts[at + 1]]
+    return found
 
 
 def _raw(values: object, dtype: str) -> RawArray:

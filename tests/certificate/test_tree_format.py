@@ -29,6 +29,7 @@ from test_proof_format import (
 from lpverify.certificate.claim import Claim, LabelRows, RationalBox, rational
 from lpverify.certificate.container import RawArray, pack
 from lpverify.certificate.exact import check, check_witness
+from lpverify.certificate.fields import are_slopes, finite
 from lpverify.certificate.proof import Certificate, Witness, decode, decode_witness
 from lpverify.certificate.tree import Tree, walk
 from lpverify.errors import CertificateError
@@ -392,3 +393,27 @@ def test_witnesses_of_clauses_are_of_version_2() -> None:
     header, arrays = header_of(good_witness().encode())
     with pytest.raises(CertificateError, match="not one of a"):
         decode_witness(pack({**header, "version": 2, "clause": 0}, arrays))
+
+
+@pytest.mark.parametrize("dtype", ["<f4", "<f8"])
+def test_finite_agrees_with_numpy_on_any_bits(dtype: str) -> None:
+    source = np.random.default_rng(0)
+    special = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, np.finfo(dtype).max, np.finfo(dtype).tiny / 8], dtype)
+    for size in (0, 1, 5, 3000, 9000):
+        values = np.frombuffer(source.bytes(size * int(dtype[2])), dtype).copy()
+        values[~np.isfinite(values)] = -np.finfo(dtype).max
+        assert finite(RawArray(dtype, (size,), values.tobytes()))
+        for value in special if size else []:
+            values[source.integers(size)] = value
+            assert finite(RawArray(dtype, (size,), values.tobytes())) == np.isfinite(values).all()
+            values[~np.isfinite(values)] = 0
+
+
+def test_are_slopes_agrees_with_numpy_for_every_number() -> None:
+    for value in (0, 1, 32766, 32767, 32768, 32769, 40000, 65535):
+        for size, at in ((1, 0), (9000, 0), (9000, 4321), (9000, 8999)):
+            values = np.full(size, 32768, "<u2")
+            values[at] = value
+            assert are_slopes(RawArray("<u2", (size,), values.tobytes())) == (value <= 32768)
+    every = np.arange(65536).astype("<u2")
+    assert [are_slopes(RawArray("<u2", (1,), v.tobytes())) for v in every] == (every <= 32768).tolist()
