@@ -23,9 +23,11 @@ from lpverify.cli.attack import attack
 from lpverify.cli.bounds import bounds
 from lpverify.cli.check import check
 from lpverify.cli.detect import detect
+from lpverify.cli.evaluate import evaluate
 from lpverify.cli.export import export
 from lpverify.cli.info import info
 from lpverify.cli.radius import radius
+from lpverify.cli.train import train
 from lpverify.cli.verify import verify
 from lpverify.cli.vnncomp import vnncomp
 from lpverify.errors import LpverifyError
@@ -53,7 +55,7 @@ def cli(ctx: click.Context, debug: bool) -> None:
         ctx.exit(2)
 
 
-for command in (verify, bounds, radius, attack, detect, export, check, vnncomp, info):
+for command in (verify, bounds, radius, attack, detect, evaluate, export, check, vnncomp, info, train):
     cli.add_command(command)
 
 

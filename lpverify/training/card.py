@@ -1,0 +1,134 @@
+"""The model card of a run folder: what the network is, where it comes from, and its errors with their commands.
+
+``card.json`` is for programs, ``card.md`` the same for people.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lpverify.data import load_data
+from lpverify.describe import node_rows, totals
+from lpverify.errors import ModelError
+from lpverify.lowering import load_model
+from lpverify.network import Network
+from lpverify.run_folder import write_atomic
+from lpverify.training.checkpoint import BEST
+from lpverify.training.config import TrainConfig
+from lpverify.training.evaluate import CERTIFIED, Evaluation, Protocol, Watch, evaluate, unwatched
+
+CARD_JSON, CARD_MD, CONFIG = "card.json", "card.md", "config.toml"
+# Of so many examples the certified error is measured at the end of a training.
+CERTIFY = 100
+
+
+def write_card(folder: Path, model: Path, network: Network, evaluation: Evaluation) -> dict[str, Any]:
+    """Write ``card.json`` and ``card.md`` into a run folder; returns the content of the former.
+
+    Args:
+        folder: the run folder; its ``config.toml``, if there, is taken as that of the training.
+        model: the checkpoint that was evaluated.
+        network: the lowered network.
+
+    Raises:
+        ResourceError: if the disk refuses.
+    """
+    config = folder / CONFIG
+    card = {
+        "model": str(model),
+        "header": header(model),
+        "architecture": {"nodes": [list(row) for row in node_rows(network)], "totals": totals(network)},
+        "config": tomllib.loads(config.read_text(encoding="utf-8")) if config.is_file() else None,
+        "evidence": str(folder / CERTIFIED) if (folder / CERTIFIED).is_dir() else None,
+        **evaluation.record(),
+    }
+    write_atomic(folder / CARD_JSON, (json.dumps(card, indent=2, allow_nan=False) + "\n").encode())
+    text = config.read_text(encoding="utf-8") if config.is_file() else ""
+    write_atomic(folder / CARD_MD, markdown(card, text).encode())
+    return card
+
+
+def make_card(
+    folder: Path, config: TrainConfig, *, certify: str | None = None, timeout: float = 10.0, watch: Watch = unwatched
+) -> dict[str, Any]:
+    """Measure a finished run's best checkpoint as its config says, on its test examples, and write the card.
+
+    Args:
+        folder: holds best.safetensors.
+        certify: the examples of the certified error; None: the first CERTIFY, or all where there are fewer.
+        timeout: seconds for each of them.
+        watch: see ``evaluate``.
+    """
+    model, split = folder / BEST, "train" if config.data.endswith(".npz") else "test"
+    data_dir = None if config.data_dir is None else Path(config.data_dir)
+    examples = load_data(config.data, data_dir=data_dir, split=split)
+    clip = None if config.clip is None else (repr(config.clip[0]), repr(config.clip[1]))
+    protocol = Protocol(
+        repr(config.eps), config.norm, clip, config.data, data_dir, split,
+        certify=certify or f"0:{min(CERTIFY, len(examples))}", timeout=timeout,
+        device="cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu",
+        source=() if ":" not in config.arch else ("--arch", config.arch),
+    )  # fmt: skip
+    network = load_model(model, arch=config.arch if ":" in config.arch else None)
+    found = evaluate(network, examples, protocol, model=str(model), out=folder, watch=watch)
+    return write_card(folder, model, network, found)
+
+
+def header(model: Path) -> dict[str, str]:
+    """The text metadata of a ``.safetensors`` file, where training writes the command and more; empty for others.
+
+    Raises:
+        ModelError: if the file is damaged.
+    """
+    if model.suffix != ".safetensors":
+        return {}
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(model), "pt") as file:
+            return dict(sorted((file.metadata() or {}).items()))
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{model}: cannot be read ({' '.join(str(error).split())})") from None
+
+
+def markdown(card: dict[str, Any], config: str) -> str:
+    """The card as Markdown; ``config`` is the text of the training's config, empty if there is none."""
+    told, errors, ask = card["header"], card["errors"], card["protocol"]
+    clip = "no clip" if ask["clip"] is None else f"clip {ask['clip'][0]} to {ask['clip'][1]}"
+    lines = [
+        f"# {Path(card['model']).name}",
+        "",
+        f"Errors at eps {ask['eps']} in raw input units, norm {ask['norm']}, {clip}, on {card['data']['source']} "
+        f"({ask['split']}).",
+        "",
+        "| error | share | count | of | meaning |",
+        "|---|---|---|---|---|",
+        *(f"| {name} | {100 * e['error']:.2f} % | {e['count']} | {e['total']} | {e['meaning']} |"
+          for name, e in errors.items()),
+        "",
+        f"The certified error: at most {ask['timeout']:g} seconds an example.",
+        "",
+        "## Commands",
+        "",
+    ]  # fmt: skip
+    if "command" in told:
+        lines += ["Training:", "", f"    {told['command']}", ""]
+    for name, error in errors.items():
+        lines += [f"{name} ({error['seconds']:.1f} s):", "", f"    {error['command']}", ""]
+    if card["evidence"] is not None:
+        lines += ["The evidence of the certified error again:", "", f"    lpverify check {card['evidence']}", ""]
+    lines += ["## Network", "", *(f"- {line}" for line in card["architecture"]["totals"])]
+    lines += [f"- {key}: {value}" for key, value in told.items() if key != "command"]
+    lines += ["", "| node | kind | reads | shape | maps | parameters |", "|---|---|---|---|---|---|"]
+    lines += ["| " + " | ".join(row) + " |" for row in card["architecture"]["nodes"]]
+    if config:
+        lines += ["", "## Config", "", "```toml", config.rstrip("\n"), "```"]
+    versions = ", ".join(f"{name} {version}" for name, version in card["versions"].items())
+    lines += ["", "## Environment", "", f"Python {card['python']}, device {card['device']}, threads {card['threads']}.",
+              f"{versions}.", f"Data: {card['data']['source']}, sha256 {card['data']['sha256']}."]  # fmt: skip
+    return "\n".join(lines) + "\n"
