@@ -145,7 +145,8 @@ def _propagate(
             else:
                 rows = _plus(even, odd)
                 score, above = score + straight + bent, above + straight - bent
-            _add(pending, node.input, rows)
+            if not relaxations[index].is_flat:
+                _add(pending, node.input, rows)
         else:
             if not bias_is_folded(network, index):
                 rows = rows.cropped() if isinstance(rows, Patches) else rows

@@ -28,17 +28,23 @@ class Relaxation:
         upper_slope: s, for negative entries.
         lower_gain, upper_gain: what one unit of a positive (negative) entry adds to the bound: the
             pre-activation's bias, where it is accounted for here, and minus the upper line's intercept.
+        is_flat: all slopes are 0, so that nothing of a row passes.
     """
 
     lower_slope: Tensor
     upper_slope: Tensor
     lower_gain: Tensor
     upper_gain: Tensor
+    is_flat: bool = False
 
     def select(self, examples: Tensor) -> Relaxation:
         """The tables of some of the examples."""
         return Relaxation(
-            self.lower_slope[examples], self.upper_slope[examples], self.lower_gain[examples], self.upper_gain[examples]
+            self.lower_slope[examples],
+            self.upper_slope[examples],
+            self.lower_gain[examples],
+            self.upper_gain[examples],
+            self.is_flat,
         )
 
 
@@ -75,7 +81,7 @@ def relax(layer: LayerBounds, bias: Tensor | None, lower_slope: Tensor | None) -
 def flat(layer: LayerBounds) -> Relaxation:
     """The relaxation of interval arithmetic: both slopes 0, the post-activation's range alone."""
     zero = torch.zeros_like(layer.lower)
-    return Relaxation(zero, zero, layer.lower.clamp(min=0), layer.upper.clamp(min=0))
+    return Relaxation(zero, zero, layer.lower.clamp(min=0), layer.upper.clamp(min=0), is_flat=True)
 
 
 def dual_range(layer: LayerBounds) -> tuple[Tensor, Tensor]:

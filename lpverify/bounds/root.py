@@ -75,7 +75,7 @@ def root_bounds(
         if isinstance(node, Input):
             ranges.append((region.lower, region.upper))
         elif isinstance(node, Affine):
-            bounds = _interval(node, absolute.nodes[index], ranges)
+            bounds = interval_step(node, absolute.nodes[index], ranges)
             readers = [r for r in network.consumers[index] if r in known] if known else []
             for reader in readers:
                 bounds = _better(bounds, known[reader]) if known else bounds
@@ -94,13 +94,26 @@ def root_bounds(
                 ranges[node.input] = (layer.lower, layer.upper)
             root.layers[index] = layer
             root.slopes[index] = slopes.get(node.input, adaptive_slope(layer.lower, layer.upper))
-            if rule == "interval":
-                root.relaxations[index] = flat(layer)
-            else:
-                slope = root.slopes[index] if rule == "crown" else None
-                root.relaxations[index] = relax(layer, folded_bias(network, node), slope)
+            root.relaxations[index] = _relaxation(network, node, layer, rule, root.slopes[index])
             ranges.append(dual_range(layer) if rule == "dual" else (layer.lower.clamp(min=0), layer.upper.clamp(min=0)))
     return root
+
+
+def relaxations_of(network: Network, layers: Mapping[int, LayerBounds], rule: str) -> dict[int, Relaxation]:
+    """The relaxations, by ReLU node, that a rule makes of the given bounds of all ReLUs' pre-activations."""
+    relaxations: dict[int, Relaxation] = {}
+    for index, layer in layers.items():
+        node = network.nodes[index]
+        assert isinstance(node, ReLU)
+        slope = adaptive_slope(layer.lower, layer.upper)
+        relaxations[index] = _relaxation(network, node, layer, rule, slope)
+    return relaxations
+
+
+def _relaxation(network: Network, relu: ReLU, layer: LayerBounds, rule: str, slope: Tensor) -> Relaxation:
+    if rule == "interval":
+        return flat(layer)
+    return relax(layer, folded_bias(network, relu), slope if rule == "crown" else None)
 
 
 def folded_bias(network: Network, relu: ReLU) -> Tensor | None:
@@ -109,7 +122,7 @@ def folded_bias(network: Network, relu: ReLU) -> Tensor | None:
     return source.bias if isinstance(source, Affine) and bias_is_folded(network, relu.input) else None
 
 
-def _interval(node: Affine, absolute: object, ranges: list[tuple[Tensor, Tensor]]) -> LayerBounds:
+def interval_step(node: Affine, absolute: object, ranges: list[tuple[Tensor, Tensor]]) -> LayerBounds:
     """Interval arithmetic through one affine node: bias + W c -+ |W| r (Gowal et al. 2018)."""
     assert isinstance(absolute, Affine)
     batch = ranges[0][0].shape[0]

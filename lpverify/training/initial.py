@@ -15,16 +15,20 @@ from torch import nn
 from lpverify.models import Branches
 
 
-def ibp_initialise(model: nn.Module, generator: torch.Generator) -> None:
-    """Draw the weights of all convolutions and linear layers but the last anew; biases stay.
+def initialise(module: nn.Module, init: str, generator: torch.Generator) -> None:
+    """With "ibp", draw the weights of all convolutions and linear layers but the last anew; biases stay.
 
     The terms of a residual sum share the deviation evenly, so that the sum keeps the radius too.
 
     Args:
+        module: changed in place.
+        init: "ibp", or "default", which leaves the weights as torch drew them.
         generator: of the CPU; every device gets the same numbers.
     """
-    terms = {id(conv): len(m.Ws) for m in model.modules() if isinstance(m, Branches) for conv in m.Ws.values()}
-    layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d)]
+    if init == "default":
+        return
+    terms = {id(conv): len(m.Ws) for m in module.modules() if isinstance(m, Branches) for conv in m.Ws.values()}
+    layers = [m for m in module.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d)]
     for layer in layers[:-1]:
         weight = layer.weight
         deviation = math.sqrt(2 * math.pi) / weight[0].numel() / terms.get(id(layer), 1)

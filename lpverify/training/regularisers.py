@@ -18,9 +18,9 @@ TOLERANCE = 0.5
 
 
 def tightness(layers: Mapping[int, LayerBounds], region: Region) -> Tensor:
-    """How far the mean radius of the pre-activations exceeds 1 / TOLERANCE times the input's: a mean over ReLUs, >= 0."""
-    start = (region.upper - region.lower).mean() / 2
-    terms = [_shortfall(start / ((layer.upper - layer.lower).mean() / 2).clamp(min=1e-12)) for layer in layers.values()]
+    """How far the mean width of pre-activations exceeds 1 / TOLERANCE times the input's: a mean over ReLUs, >= 0."""
+    start = (region.upper - region.lower).mean()
+    terms = [_shortfall(start / (layer.upper - layer.lower).mean().clamp(min=1e-12)) for layer in layers.values()]
     return torch.stack(terms).mean()
 
 
@@ -36,9 +36,12 @@ def balance(layers: Mapping[int, LayerBounds]) -> Tensor:
     return torch.stack(terms).mean()
 
 
-def regulariser(layers: Mapping[int, LayerBounds], region: Region) -> Tensor:
-    """The sum of both; 0 for a network without ReLUs."""
-    return tightness(layers, region) + balance(layers) if layers else region.lower.new_zeros(())
+def regulariser(
+    factor: float, progress: float, layers: Mapping[int, LayerBounds], region: Region
+) -> Tensor | None:
+    """The sum of both times ``factor``, which falls to 0 with the ramp's progress; None where nothing is left."""
+    weight = factor * (1 - progress)
+    return weight * (tightness(layers, region) + balance(layers)) if weight and layers else None
 
 
 def _ratio(one: Tensor, other: Tensor) -> Tensor:

@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+from torch import nn
+
 from lpverify.bounds.backward import bound_claim
 from lpverify.bounds.root import relaxations_of, root_bounds
+from lpverify.training.initial import initialise
 from lpverify.training.methods.base import AbstractTrainingMethod, Batch, Losses
 from lpverify.training.regularisers import regulariser
 from lpverify.training.robust_loss import mixed
@@ -32,6 +36,9 @@ class CrownIBPTraining(AbstractTrainingMethod):
     init: str = "default"
     regularise: float = 0.0
 
+    def prepare(self, module: nn.Module, generator: torch.Generator) -> None:
+        initialise(module, self.init, generator)
+
     def losses(self, batch: Batch) -> Losses:
         network, region, spec, beta = batch.network, batch.region, batch.spec, 1 - batch.progress
         root = root_bounds(network, region, "interval")
@@ -40,6 +47,5 @@ class CrownIBPTraining(AbstractTrainingMethod):
             relaxations = relaxations_of(network, root.layers, "crown")
             backward = bound_claim(network, relaxations, region, spec.C, spec.d)
             margins = beta * backward + (1 - beta) * margins
-        weight = self.regularise * beta
-        extra = weight * regulariser(root.layers, region) if weight > 0 else None
+        extra = regulariser(self.regularise, batch.progress, root.layers, region)
         return mixed(batch, margins, self.share * batch.progress, extra)

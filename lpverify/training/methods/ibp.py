@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+from torch import nn
+
 from lpverify.bounds import IntervalBound
+from lpverify.training.initial import initialise
 from lpverify.training.methods.base import AbstractTrainingMethod, Batch, Losses
 from lpverify.training.regularisers import regulariser
 from lpverify.training.robust_loss import mixed
@@ -30,9 +34,10 @@ class IBPTraining(AbstractTrainingMethod):
     init: str = "ibp"
     regularise: float = 0.5
 
+    def prepare(self, module: nn.Module, generator: torch.Generator) -> None:
+        initialise(module, self.init, generator)
+
     def losses(self, batch: Batch) -> Losses:
         bound = IntervalBound().bound(batch.network, batch.region, batch.spec)
-        extra, weight = None, self.regularise * (1 - batch.progress)
-        if weight > 0:
-            extra = weight * regulariser(bound.layers, batch.region)
+        extra = regulariser(self.regularise, batch.progress, bound.layers, batch.region)
         return mixed(batch, bound.margins, self.share * batch.progress, extra)
