@@ -274,11 +274,14 @@ class Relaxed:
         return kept, self.run(kept, gradient=False)
 
     def _scale(self, w: Tensor) -> Tensor:
-        """The unit of a split multiplier: that of the row which it is subtracted from, (B, K)."""
-        scale = torch.empty_like(w)
+        """The unit of a split multiplier: the row's size at its neuron, and in its layer or in all, (B, K).
+
+        In all: a multiplier of 0 where no row arrives must be able to grow, or the node cannot be proved empty.
+        """
+        scale, overall = torch.empty_like(w), w.abs().mean(1, keepdim=True)
         for span in self.spans.values():
             size = w[:, span].abs()
-            scale[:, span] = size + size.mean(1, keepdim=True) if size.shape[1] else size
+            scale[:, span] = size + torch.maximum(size.mean(1, keepdim=True), overall) if size.shape[1] else size
         return scale
 
     @staticmethod

@@ -10,7 +10,8 @@ from networks import NETWORKS, samples
 from relaxed_networks import ascend, network_of, node_values, random_nodes, region_of, relaxed_of
 
 from lpverify.linear import Dense
-from lpverify.network import Affine, Network
+from lpverify.network import Affine, Input, Network, ReLU
+from lpverify.problem import Box, LayerBounds
 from lpverify.search.ascent import Nodes, Relaxed
 
 REGIONS = ("inf", "1", "2")
@@ -188,3 +189,22 @@ def test_nan_has_no_bound_and_others_keep_theirs() -> None:
     _, clean = ascend(relaxed, nodes, 5, 0.3, 0.9)
     assert not bool(found.bound[1] > 0)
     torch.testing.assert_close(found.bound[[0, 2]], clean.bound[[0, 2]], **EXACT)
+
+
+def test_phases_contradict_each_other_where_no_row_arrives() -> None:
+    """x >= 1 and -x >= 1 below a neuron that is fixed inactive: its row ends there, and still the node is empty."""
+    one = torch.ones(1, 1, dtype=torch.float64)
+    network = Network((
+        Input((1,)), Affine((0,), (Dense(torch.cat([one, -one])),), -torch.ones(2, dtype=torch.float64), (2,)), ReLU(1),
+        Affine((2,), (Dense(torch.cat([one, one], 1)),), -0.5 * one[0], (1,)), ReLU(3),
+        Affine((4,), (Dense(one),), 0 * one[0], (1,)),
+    ))  # fmt: skip
+    region = Box(-3 * one, 3 * one)
+    layers = {2: LayerBounds(torch.full((1, 2), -4.0).double(), torch.full((1, 2), 2.0).double()),
+              4: LayerBounds(-0.5 * one, 3.5 * one)}  # fmt: skip
+    relaxed = Relaxed(network, region, layers, one.unsqueeze(0), -0.01 * one)
+    zeros, signs = torch.zeros(1, 3, dtype=torch.float64), torch.tensor([[1, 1, -1]], dtype=torch.int8)
+    node = Nodes(signs, zeros, zeros, one, torch.zeros(1, dtype=torch.int64), relaxed.lower[None], relaxed.upper[None])
+    start = relaxed.run(node)
+    assert not start.w[:, :2].any() and float(start.bound) == -0.01
+    assert float(ascend(relaxed, node, 4, 0.4, 0.95)[1].bound) > 0
