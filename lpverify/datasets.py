@@ -3,7 +3,8 @@
 Pixels are in [0, 1]: k / 255 (digits: k / 16), both as float32. Images are (channel, height, width). Splits
 are fixed: MNIST, Fashion-MNIST, CIFAR-10, SVHN and HAR have their own; digits, which has none, takes the
 first 1397 of scikit-learn's 1797 images as train and the last 400 as test. From OpenML, which stores both
-splits one after the other, train is the first part; its images are taken to be channel by channel.
+splits one after the other, train is the first part; its images are taken to be channel by channel. toy2d is made
+here, of points in the unit square, and its one split serves as both.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ Array = NDArray[Any]
 Loaded = tuple[Array, Array, int]
 
 DIGITS_TRAIN = 1397
+TOY_POINTS, TOY_DISTANCE = 12, 0.16
 
 
 def _unit(pixels: Array, largest: int) -> NDArray[np.float32]:
@@ -84,6 +86,20 @@ def _har(data_dir: Path | None, split: str) -> Loaded:
     return x.astype(np.float32), y - 1, 6
 
 
+def _toy2d(data_dir: Path | None, split: str) -> Loaded:
+    """The problem of Wong & Kolter 2018, appendix B.1: 12 points at l-infinity distances above 0.16, labels at random.
+
+    A classifier that is right on all balls of radius 0.08 exists, as these do not touch.
+    """
+    generator = np.random.default_rng(0)
+    points = np.empty((0, 2), dtype=np.float32)
+    while len(points) < TOY_POINTS:
+        point = generator.random((1, 2), dtype=np.float32)
+        if (np.abs(points - point).max(1) > TOY_DISTANCE).all():
+            points = np.concatenate([points, point])
+    return points, generator.integers(0, 2, TOY_POINTS), 2
+
+
 def _find(data_dir: Path, folders: tuple[str, ...], name: str) -> Path:
     """The file, plain or .gz, in the data folder or one of the usual folders below it."""
     for folder in ("", *folders):
@@ -119,4 +135,5 @@ DATASETS: dict[str, Callable[[Path | None, str], Loaded]] = {
     "har": _har,
     "svhn": _svhn,
     "cifar10": _cifar10,
+    "toy2d": _toy2d,
 }

@@ -49,6 +49,19 @@ def write_zip(path: Path, members: list[tuple[str, bytes]], method: int = zipfil
     return str(path)
 
 
+def test_toy2d_is_the_same_for_ever_and_leaves_room_between_balls() -> None:
+    data = load_data("toy2d")
+    assert data.x.shape == (12, 2)
+    assert data.x.dtype == np.float32
+    assert set(data.y.tolist()) == {0, 1}
+    assert data.num_classes == 2
+    assert ((data.x >= 0) & (data.x < 1)).all()
+    distances = np.abs(data.x[:, None] - data.x[None]).max(2) + np.eye(12)
+    assert distances.min() > 0.16
+    assert load_data("toy2d", split="train").sha256 == data.sha256
+    assert data.sha256 == "3fae0cdc1ea80a162d138a1d576229cdc15e8257b2df135558352256842efa81"
+
+
 def test_digits_have_a_fixed_split_and_exact_sixteenths() -> None:
     train, test = load_data("digits", split="train"), load_data("digits")
     assert (train.x.shape, test.x.shape) == ((1397, 1, 8, 8), (400, 1, 8, 8))
