@@ -56,11 +56,15 @@ class Judged:
         kind: "certificate", "witness", "both" or "nothing".
         leaves: of the certificate; 0 without one.
         message: what the checker says of the witness, else of the certificate.
+        claim: what was proved or, of a witness alone, refuted; None where there is no evidence.
+        semantics: of the certificate; empty without one.
     """
 
     kind: str
     leaves: int = 0
     message: str = ""
+    claim: Claim | None = None
+    semantics: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,8 +114,8 @@ def open_run(path: Path) -> Run:
         raise CertificateError(f"{path}: holds both {RESULTS} and {RADII}; a run writes only one of them")
     name = names[0]
     network = read_network(path / NETWORK)
-    lines = tuple(_lines(path / name))
-    summary = _summary(path / SUMMARY)
+    lines = tuple(read_lines(path / name))
+    summary = read_summary(path / SUMMARY)
     if summary is not None:
         _cross_check_summary(path, summary, network, lines, name == RESULTS)
     run = Run(path, lines, network, summary, _property(path))
@@ -154,13 +158,15 @@ def judge_lines(run: Run, *, exact: bool = False, examples: Examples | None = No
         for i, line in enumerate(batch):
             if i in judged:
                 _require(judged[i], line, line.record["certificate"])
-            is_falsified, leaves, message = _is_falsified(line), 0, ""
+            is_falsified, leaves, message, claim, semantics = _is_falsified(line), 0, "", None, ""
             if i in judged:
                 leaves, message = judged[i].leaves, judged[i].message
+                claim, semantics = proofs[i].claim, proofs[i].semantics
             if is_falsified:
-                message = _check_witness(run, line, integers, asked, examples)
+                message, refuted = _check_witness(run, line, integers, asked, examples)
+                claim = claim or refuted
             kinds = {(True, True): "both", (True, False): "certificate", (False, True): "witness"}
-            yield Judged(kinds.get((i in judged, is_falsified), "nothing"), leaves, message)
+            yield Judged(kinds.get((i in judged, is_falsified), "nothing"), leaves, message, claim, semantics)
 
 
 class _RigorousChecker:
@@ -213,7 +219,7 @@ def _certificate(run: Run, line: Line, asked: Asked, examples: Examples | None) 
 
 def _check_witness(
     run: Run, line: Line, integers: ExactNetwork, asked: Asked, examples: Examples | None
-) -> str:
+) -> tuple[str, Claim]:
     path = _evidence(run, line, "counterexample")
     witness = decode_witness(_read(path), str(path))
     _check_claim(run, line, witness.claim, witness.network, asked)
@@ -226,7 +232,7 @@ def _check_witness(
         meant = point_meant(witness.claim.region, [Fraction(v) for v in witness.x.values()])
         if not run.asked.inside(line.record["index"], meant):
             raise CertificateError(f"{line.where}: {path} lies on a side of its box that the property leaves out")
-    return outcome.message
+    return outcome.message, witness.claim
 
 
 def _require_radius(line: Line, evidence: str, eps: str, stated: Any) -> None:
@@ -295,7 +301,8 @@ def _option(run: Run, name: str) -> Any:
     return options.get(name) if isinstance(options, dict) else None
 
 
-def _lines(path: Path) -> Iterator[Line]:
+def read_lines(path: Path) -> Iterator[Line]:
+    """The lines of a file of results; raises CertificateError where one is none or an index comes twice."""
     seen: set[int] = set()
     for number, text in enumerate(_read(path).split(b"\n"), start=1):
         if not text:
@@ -309,7 +316,8 @@ def _lines(path: Path) -> Iterator[Line]:
         yield Line(where, record)
 
 
-def _summary(path: Path) -> dict[str, Any] | None:
+def read_summary(path: Path) -> dict[str, Any] | None:
+    """The content of ``summary.json``, None if there is none; raises CertificateError if it is no JSON object."""
     return _parse(_read(path), str(path)) if path.exists() else None
 
 

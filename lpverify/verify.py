@@ -51,12 +51,17 @@ def verify_stream(
     flat, labels = checked_inputs(network, x), checked_labels(network, x, y)
     names = range(len(flat)) if indices is None else indices
     with Session(network, settings) as session:
-        for start in range(0, len(flat), session.batch_size):
-            part = slice(start, start + session.batch_size)
-            claims = [claim_of(settings, row, int(c), network.output_size)
-                      for row, c in zip(flat[part], labels[part], strict=True)]  # fmt: skip
-            spec = Specification.label(torch.as_tensor(labels[part]), network.output_size)
-            yield from run_batch(session, list(names[part]), flat[part], claims, spec, [int(c) for c in labels[part]])
+        yield from verify_in(session, flat, labels, names)
+
+
+def verify_in(session: Session, x: Array, y: NDArray[np.int64], indices: Sequence[int]) -> Iterator[Result]:
+    """As ``verify_stream``, in a session that is open: x (N, n_0) and y (N,) as the checks there leave them."""
+    classes = session.exact.output_size
+    for start in range(0, len(x), session.batch_size):
+        part = slice(start, start + session.batch_size)
+        claims = [claim_of(session.settings, row, int(c), classes) for row, c in zip(x[part], y[part], strict=True)]
+        spec = Specification.label(torch.as_tensor(y[part]), classes)
+        yield from run_batch(session, list(indices[part]), x[part], claims, spec, [int(c) for c in y[part]])
 
 
 def verify(

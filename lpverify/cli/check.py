@@ -27,17 +27,23 @@ def check(run: Path, exact: bool, data: str | None, **source: Any) -> None:
     Of a run about a property, the property is read again, and its claims must be those that were proved.
     """
     from lpverify.audit import judge_lines, open_run
+    from lpverify.cascade_audit import is_cascade
     from lpverify.errors import UsageError
     from lpverify.table import progress
 
-    opened = open_run(run)
+    opened = None if is_cascade(run) else open_run(run)
     examples = None
     if data is not None:
         from lpverify.data import load_data
 
-        if opened.asked is not None:
+        if opened is not None and opened.asked is not None:
             raise UsageError("--data: the run is about a property, not about examples; leave --data out")
         examples = load_data(data, **source)
+    if opened is None:
+        from lpverify.cli.cascade import check_cascade
+
+        check_cascade(run, exact, examples)
+        return
     lines = list(progress(judge_lines(opened, exact=exact, examples=examples), len(opened.lines), "check"))
     found, leaves = Counter(line.kind for line in lines), sum(line.leaves for line in lines)
     arithmetic = "integer arithmetic" if exact else "rigorous float64"

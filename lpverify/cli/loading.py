@@ -50,11 +50,16 @@ def load_job(model: Path, given: dict[str, Any], *, labelled: bool = True) -> Jo
     Args:
         labelled: data without labels are refused; else ``y`` is empty where there are none.
     """
-    from lpverify.data import check_inside, check_range, check_shape, load_data, select
     from lpverify.settings import require_device
 
     require_device(given["device"])
-    network = load_network(model, given)
+    return examples_for(load_network(model, given), given, labelled=labelled)
+
+
+def examples_for(network: Network, given: dict[str, Any], *, labelled: bool = True) -> Job:
+    """``load_job`` for a network that is there."""
+    from lpverify.data import check_inside, check_range, check_shape, load_data, select
+
     every = load_data(given["data"], **{name: given[name] for name in SOURCE})
     indices, examples = select(every, given["index"] if given["index"] is not None else f"0:{len(every)}")
     check_shape(examples, network.shapes[0])

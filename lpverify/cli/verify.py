@@ -62,11 +62,18 @@ def verify(
     Writes RUN/results.jsonl (one line an example), RUN/summary.json, the lowered network, a certificate for
     every verified example and a witness for every falsified one. `lpverify check RUN` judges them again.
 
+    MODEL may be a cascade: a file CASCADE.toml with its stages, like stages = ["first.safetensors", "second.onnx"].
+    Verified then means that it answers rightly at the example and nowhere in the ball wrongly: elsewhere in the ball
+    it may have no certificate to answer with.
+
     With --vnnlib, decide one property: falsified if an input of the file's unsafe set exists, verified if there is
     none. RUN then has one line for each box of the file, and a copy of the file.
     """
     began = time.perf_counter()
+    is_cascade = model.suffix == ".toml"
     if vnnlib is not None:
+        if is_cascade:
+            raise click.UsageError(f"{model}: a cascade answers about examples; give one of its stages with --vnnlib")
         _refuse_examples(ctx, given)
         return _verify_property(model, vnnlib, given, out, overwrite, as_json, fail_on, began)
     missing = next((name for name in NEEDED if {**given, "out": out}[name] is None), None)
@@ -75,6 +82,11 @@ def verify(
     if as_json:
         raise click.UsageError("--json is for --vnnlib; runs over examples write RUN/results.jsonl")
     assert out is not None
+    if is_cascade:
+        from lpverify.cli.cascade import run_cascade
+
+        verdicts = run_cascade(model, given, out, overwrite)
+        return int(any(verdicts[name] for name in fail_on or ()))
     return _verify_examples(model, given, out, overwrite, fail_on)
 
 
