@@ -97,6 +97,10 @@ class Pass:
     z: Tensor
     outputs: Tensor
 
+    def select(self, index: Tensor) -> Pass:
+        """What it found of some of the nodes."""
+        return Pass(*(t[index] for t in (self.bound, self.w, self.v, self.x, self.z, self.outputs)))
+
 
 @dataclass(frozen=True, eq=False)
 class Lines:

@@ -1,12 +1,15 @@
 """Which neuron to split: the one whose upper line costs the bound most, near the root the best of a few by trying.
 
+Where bounds are made anew under the phases, the best of every layer are tried: what splitting a neuron does to the
+bounds of later layers shows in no score of a row, least of all where few neurons of one layer carry everything.
+
 Source: Bunel et al. 2020 (the score, BaBSR); De Palma et al. 2021, arXiv 2104.06718, section 5 (a few candidates by a
 score, then strong branching).
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -16,6 +19,8 @@ from lpverify.search.ascent import Lines, Nodes, Pass, Relaxed, Schedule
 # Adam's steps for a child that is only tried.
 TRIAL = Schedule(2, 0.3, 0.9)
 LEAST_GAIN = 1e-9
+# Candidates of each layer, where bounds are made anew.
+EACH_LAYER = 2
 
 
 def scores(found: Pass, lines: Lines) -> Tensor:
@@ -23,24 +28,48 @@ def scores(found: Pass, lines: Lines) -> Tensor:
     return (-lines.intercept * found.w.clamp(max=0)).abs().masked_fill(~lines.free, -1.0)
 
 
-def choose(relaxed: Relaxed, nodes: Nodes, found: Pass, candidates: int) -> Tensor:
+def gaps(nodes: Nodes, found: Pass, lines: Lines) -> Tensor:
+    """What each free column's line adds to the bound's value at the primal point, (B, K); -1 at fixed columns."""
+    lower, upper = nodes.slopes * found.z, lines.slope * found.z + lines.intercept
+    gap = found.z.clamp(min=0) - torch.where(found.w > 0, lower, upper)
+    return (found.w * gap).abs().masked_fill(~lines.free, -1.0)
+
+
+def choose(
+    relaxed: Relaxed,
+    nodes: Nodes,
+    found: Pass,
+    candidates: int,
+    tight: Callable[[Nodes, Tensor], Nodes] | None = None,
+) -> Tensor:
     """The column (B,) to split each node on; every node must have a free one.
 
     Args:
-        found: a pass of these nodes.
+        found: a pass of these nodes, with its gradient.
         candidates: how many of the best-scored columns are tried by bounding both children; 1 trusts the score.
+        tight: bounds the pre-activations of children that were split on these columns anew, before they are bounded.
     """
-    score = scores(found, relaxed.lines(nodes))
-    each = min(candidates, score.shape[1])
-    if each <= 1:
+    lines = relaxed.lines(nodes)
+    score = scores(found, lines)
+    if candidates <= 1:
         return score.argmax(1)
-    best = score.topk(each, 1)
-    tried = torch.where(best.values >= 0, best.indices, best.indices[:, :1])
+    tried = _best(score, slice(0, score.shape[1]), candidates)
+    if tight is not None:
+        both = score + gaps(nodes, found, lines)
+        tried = torch.cat([tried, *(_best(both, span, EACH_LAYER) for span in relaxed.spans.values())], 1)
+    tried, each = torch.where(tried >= 0, tried, tried[:, :1]), tried.shape[1]
     column, owner = tried.flatten(), torch.arange(len(nodes), device=tried.device).repeat_interleave(each)
-    parents = replace(found, bound=found.bound[owner], w=found.w[owner], v=found.v[owner])
-    children = relaxed.children(nodes.select(owner), parents, column)
+    children = relaxed.children(nodes.select(owner), found.select(owner), column)
+    children = children if tight is None else tight(children, column.repeat(2))
     _, reached = relaxed.ascend(children, TRIAL)
-    # What a child gains beyond 0 is of no use; and both should gain.
-    gain = (reached.bound.clamp(max=0) - found.bound[owner].repeat(2)).clamp(min=0)
+    # What a child gains beyond 0 is of no use, an empty child gains that much; and both should gain.
+    empty = (children.lower > children.upper).any(1)
+    gain = (reached.bound.masked_fill(empty, 0.0).clamp(max=0) - found.bound[owner].repeat(2)).clamp(min=0)
     low, high = gain.view(2, len(nodes), each) + LEAST_GAIN * found.bound.abs().unsqueeze(1)
     return tried.gather(1, (low * high).argmax(1, keepdim=True)).squeeze(1)
+
+
+def _best(score: Tensor, span: slice, count: int) -> Tensor:
+    """The ``count`` columns of a span that score best (B, up to ``count``); -1 in place of fixed ones."""
+    best = score[:, span].topk(min(count, span.stop - span.start), 1)
+    return torch.where(best.values >= 0, best.indices + span.start, -1)

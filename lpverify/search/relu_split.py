@@ -49,7 +49,7 @@ class PhaseOptions:
         more: for a child that gained less than the share ``stall`` of its parent's bound.
         programs: linear programs for the stalled nodes of a batch, at most.
         candidates: columns that branching tries by bounding their children, while a batch has no more than ``few``
-            nodes: near the root, where a choice matters most.
+            nodes of the clause: near the root, where a choice matters most.
         batch: nodes split at once at most.
         retighten: bound every node's pre-activations anew, by CROWN under its phases; leaves are checked so too.
         memory: bytes for the open nodes.
@@ -144,7 +144,7 @@ class _Search:
         found = relaxed.run(nodes)
         if task.try_points(found.x):
             return True
-        column = choose(relaxed, nodes, found, self.options.candidates if len(nodes) <= self.options.few else 1)
+        column = self._choose(nodes, found)
         children = relaxed.children(nodes, found, column)
         numbers = self.proofs.split(nodes.clause, numbers, column)
         if self.options.retighten:
@@ -153,6 +153,15 @@ class _Search:
         children, best = self._persist(children, best, found.bound.repeat(2))
         self.nodes += len(children)
         return self._settle(children, best, np.tile(bound, 2), numbers)
+
+    def _choose(self, nodes: Nodes, found: Pass) -> Tensor:
+        """The column that each node is split on: tried where its clause has few nodes, else by the score."""
+        options, column = self.options, choose(self.relaxed, nodes, found, 1)
+        few = (nodes.clause.bincount()[nodes.clause] <= options.few).nonzero().flatten()
+        if len(few) and options.candidates > 1:
+            tight = self.tight if options.retighten else None
+            column[few] = choose(self.relaxed, nodes.select(few), found.select(few), options.candidates, tight)
+        return column
 
     def _persist(self, nodes: Nodes, found: Pass, parents: Tensor) -> tuple[Nodes, Pass]:
         """More steps for nodes that gained little on their parents: many fixed phases, many multipliers to learn."""
