@@ -166,7 +166,7 @@ class Network:
             if isinstance(node, Input):
                 values.append(x.reshape(x.shape[0], -1))
             elif isinstance(node, ReLU):
-                values.append(values[node.input].clamp(min=0))
+                values.append(values[node.input].relu())
             else:
                 total = node.bias.expand(x.shape[0], -1)
                 for source, linear in zip(node.inputs, node.maps, strict=True):
