@@ -65,7 +65,7 @@ def train(
     """
     if config.stages != 1:
         raise UsageError(f"stages: {config.stages} is a cascade; one model is trained with stages = 1")
-    position = _open_folder(config, out)
+    position = open_folder(config, out)
     if position.epoch == config.epochs or position.stopped:
         return _summarise(config, out, position)
     with _threads(config.threads):
@@ -120,7 +120,7 @@ class _Run:
         """One epoch, measured and saved: checkpoints and the line of metrics first, the state that counts last."""
         config, epoch = self.config, position.epoch + 1
         began = time.perf_counter()
-        means, steps = self._train_epoch(epoch, report)
+        means, minibatches = self._train_epoch(epoch, report)
         values = means.values()
         trained = time.perf_counter()
         if values["loss"] is None:
@@ -130,9 +130,9 @@ class _Run:
             )
         record: dict[str, Any] = {
             "epoch": epoch,
-            "step": position.step + steps,
-            "eps": eps_at(config, epoch),
-            "lr": lr_at(config, epoch),
+            "step": position.step + minibatches * self.method.steps,
+            "eps": eps_at(config, epoch - 1 / minibatches),
+            "lr": lr_at(config, epoch - 1 / minibatches),
             **values,
         }
         if epoch % config.eval_every == 0 or epoch == config.epochs:
@@ -160,7 +160,7 @@ class _Run:
         return position
 
     def _train_epoch(self, epoch: int, report: Report | None) -> tuple[Means, int]:
-        """The steps of one epoch (counted from 1): their means, and how many the optimiser took."""
+        """The steps of one epoch (counted from 1): their means, and the number of minibatches."""
         config, live, means = self.config, self.live, Means()
         batches = torch.split(torch.randperm(len(self.part), generator=live.generator), config.batch)
         for done, index in enumerate(batches):
@@ -171,8 +171,10 @@ class _Run:
             for group in live.optimizer.param_groups:
                 group["lr"] = lr_at(config, t)
             batch = self._batch(chosen, eps_at(config, t), ramp(config, t), live.generator, live.memory)
-            for _ in range(self.method.steps):
-                losses = self.method.losses(replace(batch, network=self.model.network()))
+            for replay in range(self.method.steps):
+                if replay:
+                    batch = replace(batch, network=self.model.network())
+                losses = self.method.losses(batch)
                 live.optimizer.zero_grad()
                 torch.autograd.backward(losses.loss)
                 if config.grad_clip is not None:
@@ -181,7 +183,7 @@ class _Run:
                 means.add(losses)
             if report is not None:
                 report(epoch, done + 1, len(batches), means)
-        return means, len(batches) * self.method.steps
+        return means, len(batches)
 
     def judge(self, part: Part) -> Means:
         """The method's own measure of some examples, at the final radius."""
@@ -201,7 +203,7 @@ class _Run:
         return Batch(self.model.network(), part.x, part.y, region, spec, eps, progress, generator, memory)
 
 
-def _open_folder(config: TrainConfig, out: Path) -> Position:
+def open_folder(config: TrainConfig, out: Path) -> Position:
     """Make the folder of a new run, or find where the run that is there stands."""
     with disk(out):
         if out.exists() and not out.is_dir():
