@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from lpverify.training import TrainConfig
 
 
 @click.command()
@@ -15,16 +18,23 @@ import click
               "the config's data_dir.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN/", help="Folder for the run; an "
               "unfinished run of the same config goes on.")  # fmt: skip
-def train(config: Path, data_dir: Path | None, out: Path) -> None:
+@click.option("--card/--no-card", default=True, show_default=True, help="Measure the finished model, as `lpverify "
+              "evaluate` does, and write RUN/card.md.")  # fmt: skip
+def train(config: Path, data_dir: Path | None, out: Path, card: bool) -> None:
     """Train a model as CONFIG.toml says, or go on with the unfinished run in RUN/.
 
     Writes RUN/best.safetensors and RUN/last.safetensors, which `lpverify verify` takes as they are, RUN/metrics.jsonl
     (one line an epoch), RUN/summary.json and what is needed to go on after an interruption: the same command does.
+    The card states clean, FGSM, PGD, dual-bound and, of the first 100 examples, certified error.
+
+    With stages above 1 it trains a cascade: RUN/stage-1, RUN/stage-2, ..., each on the examples that those before it
+    do not certify, and RUN/cascade.toml, which `lpverify verify` takes. A cascade has no card.
     """
     import dataclasses
 
     from lpverify.training import read_config
     from lpverify.training import train as run
+    from lpverify.training.cascade import train_cascade
     from lpverify.training.progress import Bar
 
     read = read_config(config)
@@ -32,8 +42,41 @@ def train(config: Path, data_dir: Path | None, out: Path) -> None:
         read = dataclasses.replace(read, data_dir=str(data_dir))
     command = shlex.join(["lpverify", "train", str(config), "--out", str(out)])
     with Bar(read.epochs) as bar:
-        summary = run(read, out, command=command, report=bar.report)
+        if read.stages > 1:
+            summary = train_cascade(read, out, command=command, report=bar.report)
+        else:
+            summary = run(read, out, command=command, report=bar.report)
+    if read.stages > 1:
+        _print_stages(summary)
+        return
     _print(summary, out)
+    if card:
+        _write_card(read, out)
+
+
+def _write_card(config: TrainConfig, out: Path) -> None:
+    """Measure the best checkpoint, unless its card is there already, and print its errors."""
+    from lpverify.table import print_table, progress
+    from lpverify.training.card import has_card, make_card
+
+    if has_card(out):
+        return
+    errors = make_card(out, config, watch=progress)["errors"]
+    rows = [(name, f"{e['error']:.2%}", str(e["count"]), str(e["total"])) for name, e in errors.items()]
+    print_table("best checkpoint", ("error", "share", "count", "of"), rows)
+    click.echo(f"model card: {out / 'card.md'}")
+
+
+def _print_stages(summary: dict[str, Any]) -> None:
+    from lpverify.table import print_table
+
+    rows = [
+        (str(stage["stage"]), str(stage["examples"]["train"]), str(stage["left"]["train"]),
+         f"{stage['summary']['last']['robust_error']:.2%}")
+        for stage in summary["stages"]
+    ]  # fmt: skip
+    print_table("stages", ("stage", "training examples", "left uncertified", "robust error in training"), rows)
+    click.echo(f"cascade: {summary['cascade']}, for lpverify verify")
 
 
 def _print(summary: dict[str, Any], out: Path) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tomllib
 from pathlib import Path
@@ -23,8 +24,8 @@ from lpverify.training.config import TrainConfig
 from lpverify.training.evaluate import CERTIFIED, Evaluation, Protocol, Watch, evaluate, unwatched
 
 CARD_JSON, CARD_MD, CONFIG = "card.json", "card.md", "config.toml"
-# Of so many examples the certified error is measured at the end of a training.
-CERTIFY = 100
+# Of so many examples the certified error is measured at the end of a training, with so many seconds for each.
+CERTIFY, CERTIFY_SECONDS = 100, 3.0
 
 
 def write_card(folder: Path, model: Path, network: Network, evaluation: Evaluation) -> dict[str, Any]:
@@ -41,6 +42,7 @@ def write_card(folder: Path, model: Path, network: Network, evaluation: Evaluati
     config = folder / CONFIG
     card = {
         "model": str(model),
+        "checkpoint_sha256": _digest(model),
         "header": header(model),
         "architecture": {"nodes": [list(row) for row in node_rows(network)], "totals": totals(network)},
         "config": tomllib.loads(config.read_text(encoding="utf-8")) if config.is_file() else None,
@@ -53,8 +55,27 @@ def write_card(folder: Path, model: Path, network: Network, evaluation: Evaluati
     return card
 
 
+def has_card(folder: Path) -> bool:
+    """Whether the folder's card is about its best checkpoint as it is now."""
+    try:
+        card = json.loads((folder / CARD_JSON).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(card, dict) and card.get("checkpoint_sha256") == _digest(folder / BEST)
+
+
+def _digest(file: Path) -> str | None:
+    """The SHA-256 of a model file; None of a folder."""
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+
+
 def make_card(
-    folder: Path, config: TrainConfig, *, certify: str | None = None, timeout: float = 10.0, watch: Watch = unwatched
+    folder: Path,
+    config: TrainConfig,
+    *,
+    certify: str | None = None,
+    timeout: float = CERTIFY_SECONDS,
+    watch: Watch = unwatched,
 ) -> dict[str, Any]:
     """Measure a finished run's best checkpoint as its config says, on its test examples, and write the card.
 
