@@ -78,9 +78,9 @@ class Network:
         for index, node in enumerate(plain.nodes):
             for source in node.inputs:
                 self.readers[source].append(index)
-        fans = [sum(m.fan[0] for m in maps) for maps in self.maps] + [0]
+        self.fans = [sum(m.fan[0] for m in maps) for maps in self.maps]
         back = [sum(max(m.fan[1] for m in self.maps[r]) if self.maps[r] else 1 for r in rs) for rs in self.readers]
-        terms = sum(node.size for node in plain.nodes) + max(fans) + max(back) + 64
+        terms = sum(node.size for node in plain.nodes) + max(self.fans) + max(back) + 64
         self.gamma = terms * UNIT / (1 - terms * UNIT)
 
     def is_folded(self, index: int) -> bool:
@@ -98,6 +98,8 @@ class Checker:
     Args:
         known: ranges of nodes' values, each (1, n), that hold in all of the examples' regions.
         phases: for ReLU nodes (B, n): 1 where an example is restricted to z >= 0, -1 to z <= 0, 0 elsewhere.
+        twins: for affine nodes (B,): an example whose regions and restrictions are the same as far as the node knows,
+            and which is its own twin; its backward pass serves both.
 
     Attributes:
         range: bounds of every node's value.
@@ -114,9 +116,10 @@ class Checker:
         semantics: str,
         known: Mapping[int, tuple[Array, Array]] | None = None,
         phases: Mapping[int, NDArray[np.int8]] | None = None,
+        twins: Mapping[int, Index] | None = None,
     ) -> None:
         self.network, self.region, self.rule, self.semantics = network, region, rule, semantics
-        self.known, self.phases = known or {}, phases or {}
+        self.known, self.phases, self.twins = known or {}, phases or {}, twins or {}
         self.empty: Flags = np.any(region.lower > region.upper, axis=1)
         self.range: dict[int, tuple[Array, Array]] = {}
         self.before: dict[int, tuple[Array, Array]] = {}
@@ -184,7 +187,7 @@ class Checker:
 
     def _float32_error(self, index: int, size: Array) -> Array:
         """E of the float32 semantics: gamma_(n+1) (|W| H + |b|) at u = 2^-24, and n + 1 underflows."""
-        n = sum(linear.fan[0] for linear in self.network.maps[index]) + 1
+        n = self.network.fans[index] + 1
         if n >= 2**23:
             return np.full_like(size, np.inf)
         gamma = n * 2.0**-24 / (1 - n * 2.0**-24) * (1 + 4 * UNIT)
@@ -196,7 +199,10 @@ class Checker:
         widest = max(node.size for node in self.network.nodes[: index + 1])
         mirrored = self.rule != "crown"
         mask = (lower < 0) & (upper > 0)
-        for examples, neurons in chunks(mask, widest):
+        every = np.arange(len(mask))
+        twin = self.twins.get(index, every)
+        mask = mask[twin]
+        for examples, neurons in chunks(mask & (twin == every)[:, None], widest):
             if mirrored:
                 low, high = self._neurons(index, examples, neurons, np.ones(neurons.shape), mirrored=True)
             else:
@@ -206,7 +212,7 @@ class Checker:
             raw_lower[examples[:, None], neurons] = low
             raw_upper[examples[:, None], neurons] = -high
         # Units that only filled up a rectangle: the outcome must not depend on what else is in the batch.
-        raw_lower, raw_upper = np.where(mask, raw_lower, lower), np.where(mask, raw_upper, upper)
+        raw_lower, raw_upper = np.where(mask, raw_lower[twin], lower), np.where(mask, raw_upper[twin], upper)
         self.slope[index] = (raw_upper >= -raw_lower).astype(np.float64)
         if self.rule == "dual":
             return raw_lower, raw_upper

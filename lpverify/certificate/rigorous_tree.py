@@ -29,6 +29,7 @@ from lpverify.certificate.proof import Certificate
 from lpverify.certificate.rigorous_bounds import Checker, Network, clamped, crossed
 from lpverify.certificate.rigorous_claim import claim_rows, combined, misfit
 from lpverify.certificate.rigorous_linear import Array, Flags, to_index
+from lpverify.certificate.rigorous_prune import picked, twins, without_dead
 from lpverify.certificate.rigorous_region import Region, regions
 from lpverify.certificate.rigorous_relu import Explicit, Tables
 from lpverify.errors import CertificateError, ShapeError, UsageError
@@ -82,6 +83,7 @@ class Root:
         with np.errstate(all="ignore"):
             self._checker.run([certificate])
             self.margins = root_margins(self._checker, [certificate])[0]
+        self._live = without_dead(network, self._checker.before)
         self.ranges = {i: (low[0].copy(), high[0].copy()) for i, (low, high) in self._checker.before.items()}
 
     @property
@@ -122,7 +124,7 @@ class Root:
         with np.errstate(all="ignore"):
             region = self._cut(leaves)
             if bounds == "leaf":
-                checker = self._pass(leaves, region)
+                checker, leaves = self._pass(leaves, region)
                 examples, empty = np.arange(len(leaves.d)), checker.empty
             else:
                 checker, examples = self._checker, np.zeros(1, dtype=np.int64)
@@ -142,15 +144,25 @@ class Root:
         lower, upper = np.fmax(leaves.lower, self._region.lower), np.fmin(leaves.upper, self._region.upper)
         return Region(lower, upper, "inf", lower, np.zeros(len(lower)))
 
-    def _pass(self, leaves: Leaves, region: Region) -> Checker:
-        """The leaves' own ranges, node by node."""
+    def _pass(self, leaves: Leaves, region: Region) -> tuple[Checker, Leaves]:
+        """The leaves' own ranges, node by node, and the leaves, both without the neurons that are dead at the root."""
+        network, kept = self._live
+        if any(np.delete(x[k], kept[k], -1).any() for x in (leaves.phases, leaves.explicit) for k in kept if k in x):
+            network, kept = self.network, {}  # of dead neurons something is given
+        leaves = replace(
+            leaves, phases=picked(leaves.phases, kept), values=picked(leaves.values, kept),
+            explicit=picked(leaves.explicit, kept), slopes=picked(leaves.slopes, kept),
+        )  # fmt: skip
+        same = {}
         if len(region.lower) == 1:
             region = region.select(np.zeros(len(leaves.d), dtype=np.int64))
-        affine = {i: self._checker.range[i] for i, node in enumerate(self.network.nodes) if node.kind == "affine"}
-        own = self.certificate
-        checker = Checker(self.network, region, own.rule, own.semantics, affine, leaves.phases)
+            same = twins(leaves.phases, len(leaves.d), len(network.nodes))
+        affine = [i for i, node in enumerate(network.nodes) if node.kind == "affine"]
+        lower, upper = (picked({i: self._checker.range[i][side] for i in affine}, kept) for side in (0, 1))
+        known, own = {i: (lower[i], upper[i]) for i in affine}, self.certificate
+        checker = Checker(network, region, own.rule, own.semantics, known, leaves.phases, same)
         checker.run([])
-        return checker
+        return checker, leaves
 
     def _table(self, checker: Checker, node: int, leaves: Leaves) -> Tables:
         """A ReLU's tables with what the leaves give for it."""
