@@ -5,10 +5,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 
+from lpverify.bounds.alpha import has_relus_below
 from lpverify.network import Network
 
 # With at most so many inputs that can move, boxes are split to the end; up to MANY they are tried for a share first.
 FEW_INPUTS, MANY_INPUTS = 8, 20
+# A MILP is asked for points with at most so many unstable neurons: with 48 HiGHS takes ten times as long as the tree.
+MOST_BINARIES = 40
 # Entries that bounding one node's pre-activations anew may take.
 MOST_ENTRIES = 4_000_000
 
@@ -40,3 +43,8 @@ def route(inputs: int, unstable: int, is_box: bool) -> Route:
 def retightens(network: Network, unstable: Mapping[int, int]) -> bool:
     """Whether every node's pre-activations may be bounded anew: a pass down for each unstable neuron of each ReLU."""
     return sum(count * sum(network.sizes[:k]) for k, count in unstable.items()) <= MOST_ENTRIES
+
+
+def has_stacked_relus(network: Network) -> bool:
+    """Whether some ReLU lies below another one: else no phase tightens any pre-activation's bounds."""
+    return any(has_relus_below(network, k) for k in network.relus)

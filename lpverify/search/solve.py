@@ -30,8 +30,9 @@ from lpverify.problem import Ball, Box, Region, Specification
 from lpverify.result import Counterexample, Verdict
 from lpverify.search.attack import attack_claim
 from lpverify.search.input_split import split_inputs
+from lpverify.search.milp_guide import fails_by_milp
 from lpverify.search.relu_split import PhaseOptions, split_phases
-from lpverify.search.route import retightens, route
+from lpverify.search.route import MOST_BINARIES, has_stacked_relus, retightens, route
 from lpverify.search.task import Goal, Outcome, Task
 from lpverify.session import Session
 
@@ -41,6 +42,8 @@ Array = NDArray[np.float64]
 FIRST_SHARE, ROOT_SHARE = 0.3, 0.2
 # What trees on the root's bounds get, before bounds are made anew at every node.
 FAST_SHARE, FAST_SECONDS = 0.2, 30.0
+# What a MILP gets between the two, where it is asked.
+MILP_SHARE, MILP_SECONDS = 0.1, 20.0
 # Steps and restarts of the first attack, and of the one after CROWN's bounds.
 QUICK_ATTACK, THOROUGH_ATTACK = (20, 10), (60, 100)
 # Optimised root bounds get no more than so many seconds, however much time there is.
@@ -146,19 +149,25 @@ class _Solver:
         """Optimised bounds at the root, then a tree for each clause that these leave open.
 
         Trees on the root's bounds grow a hundred times faster; some that do not end end quickly on bounds made anew.
+        Between the two, where few neurons are unstable, a MILP looks for a counterexample.
         """
         goal = self.goal
         proved = self._tightened(min(self._share(ROOT_SHARE), time.perf_counter() + ROOT_SECONDS))
         if not self._open():
             return Outcome(proved=True), "alpha"
-        retighten = retightens(goal.network, {k: int(layer.unstable.sum()) for k, layer in root.layers.items()})
+        is_cheap = retightens(goal.network, {k: int(layer.unstable.sum()) for k, layer in root.layers.items()})
+        retighten = is_cheap and has_stacked_relus(goal.network)
         first = min(self._share(FAST_SHARE), time.perf_counter() + FAST_SECONDS) if retighten else deadline
-        options = PhaseOptions() if retighten else PhaseOptions(programs=0)
+        options = PhaseOptions() if is_cheap else PhaseOptions(programs=0)
         found = split_phases(self._task(proved, min(first, deadline)), self._open(), options)
         if found.proved or found.falsified or not retighten or goal.is_late():
             return found, "phase splits"
         done = {k for tree in found.trees for k in tree.clauses.values()}
         left = [k for k in self._open() if k not in done]
+        count = sum(int(((lower < 0) & (upper > 0)).sum()) for lower, upper in proved.ranges.values())
+        seconds = min(MILP_SHARE * (deadline - time.perf_counter()), MILP_SECONDS)
+        if count <= MOST_BINARIES and fails_by_milp(self._task(proved, deadline), left, seconds):
+            return Outcome(falsified=True, nodes=found.nodes), "milp"
         more = split_phases(self._task(proved, deadline), left, PhaseOptions(retighten=True))
         return replace(more, trees=found.trees + more.trees, nodes=found.nodes + more.nodes), "phase splits"
 

@@ -20,7 +20,7 @@ from lpverify.certificate.claim import BallRegion, BoxRegion, Claim, ClauseRows,
 from lpverify.errors import LpverifyError
 from lpverify.network import Affine, Network
 from lpverify.result import Verdict
-from lpverify.search.route import FEW_INPUTS, MANY_INPUTS, Route, route
+from lpverify.search.route import FEW_INPUTS, MANY_INPUTS, Route, has_stacked_relus, route
 from lpverify.search.solve import solve
 from lpverify.serialize import raw_array
 from lpverify.session import Session
@@ -155,6 +155,11 @@ def test_routes_by_shape() -> None:
     assert route(MANY_INPUTS + 1, 1000, True) is Route.PHASES
     assert route(3, 1000, False) is Route.PHASES
     assert route(3, 5, True) is Route.PHASES_THEN_INPUTS
+
+
+def test_where_phases_can_tighten_bounds() -> None:
+    assert not has_stacked_relus(random_network(0, (3, 4, 2)))
+    assert has_stacked_relus(random_network(0, (3, 4, 4, 2)))
 
 
 def test_the_search_says_what_it_did() -> None:
