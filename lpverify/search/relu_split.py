@@ -2,7 +2,8 @@
 
 Every clause has a tree of its own; all trees share the batches. A node inherits its parent's multipliers and never
 loses its parent's bound. A leaf counts once the rigorous checker accepted it with the multipliers found; what it
-refuses is split on. Where every neuron of a node is fixed, or its bound has stalled, a linear program decides.
+refuses is split on. Where every neuron of a node is fixed, or its bound has stalled, a linear program decides. A small
+share of the time goes to descents from the points where open nodes are bounded.
 
 Source: Bunel et al. 2020 (branch and bound over phases); Wang et al. 2021 (split multipliers in the dual).
 """
@@ -23,6 +24,7 @@ from lpverify.errors import ResourceError
 from lpverify.network import as_numpy
 from lpverify.problem import LayerBounds
 from lpverify.search.ascent import Nodes, Pass, Relaxed, Schedule
+from lpverify.search.attack import attack_claim
 from lpverify.search.branching import choose
 from lpverify.search.lp_leaf import programs
 from lpverify.search.phase_proofs import PhaseProofs
@@ -36,6 +38,8 @@ from lpverify.workers import Failure
 BATCH_ENTRIES = {"cpu": 2**20, "cuda": 2**27}
 # Nodes that the checker is asked about at once; seconds for one batch of programs.
 PROOFS, PROGRAM_SECONDS = 64, 30.0
+# The share of the time that descents may take, the seconds that the first one is thought to take; its steps and starts.
+DESCENT_SHARE, DESCENT_SECONDS, DESCENT_STEPS, DESCENT_STARTS = 0.05, 0.1, 20, 8
 
 ROOT, CHILD, MORE = Schedule(60, 0.25, 0.95), Schedule(4, 0.4, 0.95), Schedule(30, 0.05, 0.97)
 
@@ -102,6 +106,7 @@ class _Search:
         self.batch = max(4, min(options.batch, entries // max(widest, self.relaxed.width)))
         self.proofs = PhaseProofs(task, clauses, self.rows, self.columns, "leaf" if options.retighten else "root")
         self.nodes = self.undecided = 0
+        self.began, self.descended, self.descent = time.perf_counter(), 0.0, DESCENT_SECONDS
 
     def _layer(self, relu: int) -> LayerBounds:
         """The bounds of a ReLU's pre-activations that the checker proved, in the engine's dtype."""
@@ -142,7 +147,7 @@ class _Search:
         nodes, bound, numbers = self.pool.take(self.batch)
         nodes = self._at_work(nodes)
         found = relaxed.run(nodes)
-        if task.try_points(found.x):
+        if task.try_points(found.x) or self._descend(found.x):
             return True
         column = self._choose(nodes, found)
         children = relaxed.children(nodes, found, column)
@@ -153,6 +158,21 @@ class _Search:
         children, best = self._persist(children, best, found.bound.repeat(2))
         self.nodes += len(children)
         return self._settle(children, best, np.tile(bound, 2), numbers)
+
+    def _descend(self, points: Tensor) -> bool:
+        """Descents from the best of a batch's points (B, n_0), unless they have had their share of the time.
+
+        Returns whether a counterexample was found.
+        """
+        now = time.perf_counter()
+        if self.descended + self.descent > DESCENT_SHARE * (now - self.began):
+            return False
+        best = self.task.margin(self.task.values(points)).argsort()[:DESCENT_STARTS]
+        steps, restarts = DESCENT_STEPS, 2 * DESCENT_STARTS
+        found = attack_claim(self.task, steps=steps, restarts=restarts, seed=self.nodes, start=points[best])
+        self.descent = time.perf_counter() - now
+        self.descended += self.descent
+        return found
 
     def _choose(self, nodes: Nodes, found: Pass) -> Tensor:
         """The column that each node is split on: tried where its clause has few nodes, else by the score."""

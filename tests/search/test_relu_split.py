@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 from deciding import SETTINGS, check_evidence
 from tiny_claims import KINDS, Tiny, tiny
+from torch import Tensor
 
 from lpverify.certificate.rigorous_tree import Leaves, Root
 from lpverify.certificate.tree import Tree
 from lpverify.result import Verdict
 from lpverify.search.ascent import Relaxed
+from lpverify.search.attack import attack_claim
 from lpverify.search.relu_split import PhaseOptions, split_phases
 from lpverify.search.route import Route
 from lpverify.search.solve import Found, solve
+from lpverify.search.task import Goal
 from lpverify.session import Session
 
 
@@ -105,3 +108,40 @@ def test_without_time_nothing_is_decided_and_the_reason_says_so(monkeypatch: pyt
     asked = tiny("residual", "linear", "box", 700, 0.02)
     found, outcome = decide(asked, monkeypatch, nodes=2)
     assert found.verdict is Verdict.UNKNOWN and "nodes open" in found.reason and not outcome.proved
+
+
+def test_descents_begin_at_the_searchs_points_and_keep_to_their_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, share, spent, starts = tiny("residual", "linear", "box", 700, 0.02), 0.25, [0.0], []
+    began = time.perf_counter()
+
+    def attack(goal: Goal, *, start: Tensor, **options: Any) -> bool:
+        assert bool((start >= goal.region.lower - 1e-6).all() and (start <= goal.region.upper + 1e-6).all())
+        # Its last call alone may pass the share.
+        assert spent[0] <= share * (time.perf_counter() - began)
+        time.sleep(0.01)
+        spent[0] += 0.01
+        starts.append(start)
+        return False
+
+    for name, value in (("DESCENT_SHARE", share), ("DESCENT_SECONDS", 0.0), ("attack_claim", attack)):
+        monkeypatch.setattr(f"lpverify.search.relu_split.{name}", value)
+    found, _ = decide(asked, monkeypatch, batch=1)
+    assert found.verdict is Verdict.VERIFIED and starts and all(len(start) for start in starts)
+
+
+def test_a_descent_decides_what_no_node_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Points of nodes are never tried: only descents are left to find the counterexample."""
+    asked, goals = tiny("residual", "linear", "box", 701, -0.02), []
+
+    def attack(goal: Goal, **options: Any) -> bool:
+        goals.append(goal)
+        monkeypatch.setattr(Goal, "try_points", honest)
+        return attack_claim(goal, **options)
+
+    honest = Goal.try_points
+    for name, value in (("DESCENT_SHARE", 1e9), ("attack_claim", attack)):
+        monkeypatch.setattr(f"lpverify.search.relu_split.{name}", value)
+    monkeypatch.setattr("lpverify.search.solve.attack_claim", lambda *args, **options: False)
+    monkeypatch.setattr(Goal, "try_points", lambda *args: False)
+    found, outcome = decide(asked, monkeypatch)
+    assert goals and outcome.falsified and found.verdict is Verdict.FALSIFIED
