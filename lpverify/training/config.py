@@ -185,7 +185,7 @@ class TrainConfig:
                 object.__setattr__(self, name, default)
         for name, (other, values) in ONLY_WITH.items():
             if getattr(self, other) not in values and getattr(self, name) != DEFAULTS[name]:
-                raise UsageError(f"{name}: {getattr(self, name)!r} {_only_with(name)}")
+                raise UsageError(f"{name}: {_toml(getattr(self, name))} {_only_with(name)}")
         for name, allowed in CHOICES.items():
             if getattr(self, name) is not None:
                 _one_of(name, getattr(self, name), allowed)
@@ -264,7 +264,7 @@ def from_dict(given: dict[str, Any]) -> TrainConfig:
     config = TrainConfig(**given)
     for name in given:
         if name not in config.used:
-            raise UsageError(f"{name}: {given[name]!r} {_only_with(name)}")
+            raise UsageError(f"{name}: {_toml(given[name])} {_only_with(name)}")
     return config
 
 
