@@ -29,7 +29,7 @@ def test_deviation_is_that_of_the_paper() -> None:
         fan_in = layer.weight[0].numel()
         # The deviation of n samples is off by about 1 / sqrt(2 n) of itself.
         allowed = 5 / math.sqrt(2 * layer.weight.numel())
-        assert float(layer.weight.std()) == pytest.approx(math.sqrt(2 * math.pi) / fan_in, rel=allowed)
+        assert float(layer.weight.detach().std()) == pytest.approx(math.sqrt(2 * math.pi) / fan_in, rel=allowed)
 
 
 def test_what_is_left_alone() -> None:
