@@ -112,14 +112,14 @@ class _Solver:
         with torch.no_grad():
             root = root_bounds(goal.network, goal.region, "crown")
             crown = CrownBound.claim(goal.network, goal.region, self.spec, root)
-        assert crown.candidates is not None
-        if goal.try_points(crown.candidates[0]):
+        points = None if crown.candidates is None else crown.candidates[0]
+        if points is not None and goal.try_points(points):
             return self._falsified("candidate")
         proved = self._propose(crown)
         if not self._open():
             return self._verified("crown")
         steps, restarts = THOROUGH_ATTACK if attack_first else QUICK_ATTACK
-        if attack_claim(goal, steps=steps, restarts=restarts, seed=seed + 1, start=crown.candidates[0]):
+        if attack_claim(goal, steps=steps, restarts=restarts, seed=seed + 1, start=points):
             return self._falsified("pgd")
         inputs = int((goal.region.upper > goal.region.lower).sum())
         unstable = sum(int(layer.unstable.sum()) for layer in root.layers.values())
