@@ -6,10 +6,11 @@ A lower bound of a row w.h over a region, for any vectors v, one per ReLU (Wong 
     phi(a, n; l, u) = min over z in {l, u} and, if l < 0 < u, 0 of  a max(z, 0) - n z
 
 where w at a node is the sum of what its readers hand down: W^T w through an affine node, v through a ReLU.
-v is formed here from slopes, or is a stored multiplier; either is rounded as is convenient, and the rounded v is
-used throughout: its rounding loosens the bound and is never unsound. Bounds [l, u] of pre-activations come from
-the same rule layer by layer and are rounded outward. All else is exact. With semantics "float32" every affine
-node may err by E_i in unit i, and |w_i| E_i is taken off.
+At a ReLU w is rounded down: that takes from the row's value, since relu(z) >= 0. v is formed here from slopes, or is a
+stored multiplier; either is rounded as is convenient, and the rounded v is used throughout: its rounding loosens the
+bound and is never unsound. Bounds [l, u] of pre-activations come from the same rule layer by layer and are rounded
+outward. All else is exact. With semantics "float32" every affine node may err by E_i in unit i, and |w_i| E_i is
+taken off.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from lpverify.certificate.exact_linear import ExactNetwork, ExactNode, Scaled, s
 from lpverify.certificate.exact_region import ExactRegion, NoBoundError, Range, convert_region
 from lpverify.certificate.proof import UNIT_SLOPE, Certificate, Duals, Leaf, Lemma, Slopes
 
-ROW_BITS = 56  # a multiplier keeps the leading bits of the largest entry of its row and of w
+ROW_BITS = 60  # a row keeps about so many leading bits of the largest entry of w and of its multipliers
+SHORT = 12  # a row of w has at least ROW_BITS - SHORT of them, so that slopes change the last bits only
 SLOPE_BITS = 48
+UNIT = 1 << SLOPE_BITS
 STORED_UNIT = 2**SLOPE_BITS // UNIT_SLOPE
 BOUND_BITS = 64  # a layer's bounds keep the leading bits of its largest one
 FLOAT32_LIMIT = 2**127
@@ -64,6 +67,8 @@ class State:
         ranges: bounds of every node's value.
         steep: for every affine node, whether CROWN's lower slope is 1 at each unit.
         layers: for every ReLU node, its neurons and the exponent of their bounds.
+        dead: for every ReLU node, the neurons where v = 0 by the rule, and so is phi.
+        bent: for every ReLU node, the neurons where v is neither 0 nor w by the rule.
         errors: for every affine node, E_i of semantics "float32"; empty in "real".
     """
 
@@ -74,6 +79,8 @@ class State:
     ranges: list[Range] = field(default_factory=list)
     steep: dict[int, list[bool]] = field(default_factory=dict)
     layers: dict[int, tuple[list[Neuron], int]] = field(default_factory=dict)
+    dead: dict[int, frozenset[int]] = field(default_factory=dict)
+    bent: dict[int, dict[int, Neuron]] = field(default_factory=dict)
     errors: dict[int, Scaled] = field(default_factory=dict)
 
 
@@ -114,8 +121,8 @@ def interval(state: State, index: int, node: ExactNode) -> Range:
     for source, matrix in zip(node.inputs, node.maps, strict=True):
         known = state.ranges[source]
         exponent = known.exponent + matrix.exponent - 1
-        middle.append((matrix.apply(list(map(add, known.lower, known.upper))), exponent))
-        radius.append((matrix.apply(list(map(sub, known.upper, known.lower)), magnitude=True), exponent))
+        middle.append((matrix.apply_often(list(map(add, known.lower, known.upper))), exponent))
+        radius.append((matrix.apply_often(list(map(sub, known.upper, known.lower)), magnitude=True), exponent))
     if state.float32:
         state.errors[index] = _rounding_error(state, index, node)
         radius.append(state.errors[index])
@@ -144,13 +151,23 @@ def _rounding_error(state: State, index: int, node: ExactNode) -> Scaled:
     return errors, unit
 
 
-def refined(state: State, index: int, known: Range, units: Sequence[int]) -> Range:
-    """The bounds of affine node ``index`` with those of the backward pass at ``units``; notes the slopes."""
+def refined(state: State, index: int, known: Range, units: Sequence[int], *, both: bool = True) -> Range:
+    """The bounds of affine node ``index`` with those of the backward pass at ``units``; notes the slopes.
+
+    Unless ``both`` are wanted, the second bound of a unit is left where the first shows that its sign is fixed.
+    """
     step = scaled(1, -known.exponent)
     raw = Range(list(known.lower), list(known.upper), known.exponent)
     for unit in units:
-        raw.lower[unit] = math.floor(lower_bound(state, index, ({unit: 1}, 0)) * step)
-        raw.upper[unit] = -math.floor(lower_bound(state, index, ({unit: -1}, 0)) * step)
+        upper_first = known.upper[unit] < -known.lower[unit]
+        for upper in (upper_first, not upper_first):
+            bound = math.floor(lower_bound(state, index, ({unit: -1 if upper else 1}, 0)) * step)
+            if upper:
+                raw.upper[unit] = -bound
+            else:
+                raw.lower[unit] = bound
+            if bound >= 0 and not both:
+                break
     state.steep[index] = _steep(raw)
     if state.rule == "dual":
         return raw
@@ -184,6 +201,10 @@ def set_neurons(state: State, index: int, known: Range) -> None:
     steep = state.steep.get(source, _steep(known))
     neurons = [_neuron(state.rule, *each) for each in zip(known.lower, known.upper, steep, strict=True)]
     state.layers[index] = neurons, known.exponent
+    state.dead[index] = frozenset(i for i, n in enumerate(neurons) if n.upper <= 0 and not n.below)
+    state.bent[index] = {
+        i: n for i, n in enumerate(neurons) if not n.below == n.above == UNIT and i not in state.dead[index]
+    }
     below = [max(low, 0) for low in known.lower]
     if state.rule == "dual":  # as published: the range of the dual's own relaxation, relu(z) >= s z
         below = [n.lower * n.above >> SLOPE_BITS if n.lower < 0 < n.upper else max(n.lower, 0) for n in neurons]
@@ -191,13 +212,12 @@ def set_neurons(state: State, index: int, known: Range) -> None:
 
 
 def _neuron(rule: str, low: int, high: int, steep: bool) -> Neuron:
-    one = 1 << SLOPE_BITS
     if rule == "interval" or (high <= 0 and low < 0):
         return Neuron(low, high, 0, 0)
     if low >= 0:
-        return Neuron(low, high, one, one)
-    slope = high * one // (high - low)
-    return Neuron(low, high, one * steep if rule == "crown" else slope, slope)
+        return Neuron(low, high, UNIT, UNIT)
+    slope = high * UNIT // (high - low)
+    return Neuron(low, high, UNIT * steep if rule == "crown" else slope, slope)
 
 
 def lower_bound(state: State, index: int, row: Row, own: Own = RULE_ONLY) -> Fraction:
@@ -214,7 +234,7 @@ def lower_bound(state: State, index: int, row: Row, own: Own = RULE_ONLY) -> Fra
             bound += state.region.minimum(entries, exponent)
         elif node.kind == "relu":
             given = own.slopes.get(at, {}), own.duals.get(at, {})
-            (entries, exponent), gain = _absorb(*state.layers[at], entries, exponent, *given)
+            (entries, exponent), gain = _absorb(state, at, entries, exponent, *given)
             parts.append(gain)
             _add(pending, node.inputs[0], entries, exponent)
         else:
@@ -224,7 +244,11 @@ def lower_bound(state: State, index: int, row: Row, own: Own = RULE_ONLY) -> Fra
                 loss = sum(abs(n) * errors[unit] for unit, n in entries.items())
                 parts.append((-loss, exponent + unit_exponent))
             for source, matrix in zip(node.inputs, node.maps, strict=True):
-                _add(pending, source, matrix.transpose(entries), exponent + matrix.exponent)
+                if state.network.nodes[source].kind == "relu":
+                    lower, shift = matrix.transpose_down(entries)
+                    _add(pending, source, lower, exponent + matrix.exponent + shift)
+                else:
+                    _add(pending, source, matrix.transpose(entries), exponent + matrix.exponent)
     least = min((exponent for _, exponent in parts), default=0)
     return bound + scaled(sum(n << exponent - least for n, exponent in parts), least)
 
@@ -243,8 +267,8 @@ def _add(pending: dict[int, Row], index: int, entries: dict[int, int], exponent:
 
 
 def _absorb(
-    neurons: list[Neuron],
-    unit: int,
+    state: State,
+    index: int,
     entries: dict[int, int],
     exponent: int,
     slopes: Mapping[int, int],
@@ -252,33 +276,41 @@ def _absorb(
 ) -> tuple[Row, tuple[int, int]]:
     """Form v from w at a ReLU; returns v and, as an integer and its exponent, the sum of phi(w_i, v_i; l_i, u_i)."""
     drop = _leading(entries, exponent, duals) - ROW_BITS - exponent
-    if drop < 0:  # few bits so far: make room for those of the slopes
-        entries, exponent, drop = {i: a << -drop for i, a in entries.items()}, exponent + drop, 0
-    if duals:
-        entries = dict.fromkeys(duals, 0) | entries
-    row, gain, shift = {}, 0, SLOPE_BITS + drop
-    for i, a in entries.items():
-        low, high, below, above = neurons[i]
+    if drop < -SHORT:
+        entries, exponent = {i: a << -drop for i, a in entries.items()}, exponent + drop
+    drop, whole = max(drop, 0), entries
+    if drop:
+        entries = {i: a >> drop for i, a in entries.items()}
+    neurons, unit = state.layers[index]
+    dead, bent, gain = state.dead[index], state.bent[index], 0
+    row = {i: a for i, a in entries.items() if i not in dead}  # where v = w, phi is 0
+    for i in bent.keys() & row.keys():
         if i in duals:
-            v = _whole(duals[i], exponent + drop)
-        elif high <= 0 and not below:
-            continue  # inactive: v = 0, and phi(w, 0; l, u) = 0
-        elif a > 0:
-            v = a * (slopes[i] * STORED_UNIT if i in slopes and low < 0 < high else below) >> shift
+            continue
+        low, high, below, above = bent[i]
+        a = row[i]
+        if a > 0:
+            v = a * (slopes[i] * STORED_UNIT if i in slopes and low < 0 else below) >> SLOPE_BITS
         else:
-            v = a * above >> shift
-        n = v << drop
-        if low < 0 < high:
-            if not 0 <= n <= a:  # else phi is 0
-                gain += min(-n * low, (a - n) * high, 0)
-        elif low >= 0:
-            if n != a:
-                gain += min((a - n) * low, (a - n) * high)
-        else:
-            gain += min(-n * low, -n * high)
+            v = a * above >> SLOPE_BITS
         if v:
             row[i] = v
+        else:
+            del row[i]
+        if a < 0 or low >= 0:  # else 0 <= v <= a, and phi is 0
+            gain += _phi(a, v, low, high)
+    gain <<= drop
+    for i, value in duals.items():
+        row[i] = v = _whole(value, exponent + drop)
+        gain += _phi(whole.get(i, 0), v << drop, *neurons[i][:2])  # here w need not be rounded
     return (row, exponent + drop), (gain, exponent + unit)
+
+
+def _phi(a: int, n: int, low: int, high: int) -> int:
+    """The least value of a max(z, 0) - n z for z in [low, high]."""
+    if low >= 0:
+        return min((a - n) * low, (a - n) * high)
+    return min(-n * low, -n * high) if high <= 0 else min(-n * low, (a - n) * high, 0)
 
 
 def _leading(entries: dict[int, int], exponent: int, duals: Mapping[int, float]) -> int:

@@ -5,22 +5,26 @@ Parameters are floats, hence dyadic rationals: every array becomes integers time
 A matrix row is a few runs of integers, each placed from an offset on; rows of a convolution share the runs
 of their kernel. W x is then a few inner products of runs with slices of x. W^T v is the sum of v_i times
 row i; for it every run is also packed into one long integer of fields of equal width, so that one product
-of integers multiplies a whole run by v_i. Fields are wide enough for the final sums, so none overflows.
+of integers multiplies a whole run by v_i. Fields are wide enough for the final sums, so none overflows. Where it is
+enough to know W^T v rounded down, only the upper 64 bits of each field are read; the fields are filled so far that
+these hold integers of 60 bits, which Python multiplies faster than longer ones.
 """
 
 from __future__ import annotations
 
 import math
 import sys
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cached_property, reduce
+from functools import cached_property, lru_cache, reduce
 from operator import mul, or_
 
 from lpverify.certificate.graph import PlainMap, PlainNetwork
 from lpverify.errors import CertificateError
 
+MOST_PACKED = 2**14  # entries of a matrix whose columns are packed as well
 Scaled = tuple[list[int], int]  # integers, and the exponent of the power of two that multiplies them
 
 
@@ -79,35 +83,74 @@ class Matrix:
         """The greatest integer in |W|."""
         return max((abs(n) for run in self.runs for n in run), default=0)
 
+    @cached_property
+    def _magnitudes(self) -> list[list[int]]:
+        return [list(map(abs, run)) for run in self.runs]
+
+    @cached_property
+    def _columns(self) -> tuple[Matrix, Matrix]:
+        """The transposes of W and of |W|, for a dense W."""
+        columns = [list(map(list, zip(*runs, strict=True))) for runs in (self.runs, self._magnitudes)]
+        rows, units = [[(0, unit)] for unit in self.units], range(len(self.rows))
+        first, second = (Matrix(self.exponent, runs, rows, units) for runs in columns)
+        return first, second
+
+    def apply_often(self, x: list[int], *, magnitude: bool = False) -> list[int]:
+        """W x (or |W| x): quicker once columns are packed, where integers are of few sizes and matrices small."""
+        if not self.dense or len(self.rows) * len(self.units) > MOST_PACKED:
+            return self.apply(x, magnitude=magnitude)
+        found = self._columns[magnitude].transpose(dict(enumerate(x)))
+        return [found.get(unit, 0) for unit in range(len(self.rows))]
+
     def apply(self, x: list[int], *, magnitude: bool = False) -> list[int]:
         """W x (or |W| x) for integers x (n_in,)."""
-        runs = [list(map(abs, run)) for run in self.runs] if magnitude else self.runs
+        runs = self._magnitudes if magnitude else self.runs
         placed = [x[unit] if unit >= 0 else 0 for unit in self.units]
         return [sum([sum(map(mul, runs[r], placed[at : at + len(runs[r])])) for at, r in row]) for row in self.rows]
 
     def transpose(self, v: dict[int, int]) -> dict[int, int]:
         """W^T v for {output unit: integer}, as {input unit: integer} without zeros."""
-        if not any(v.values()) or not self.largest:
+        bits = self._bits(v)
+        if not bits:
             return {}
-        # A field holds any entry of W^T v, since |W^T v| <= largest * sum |v|, and a sign.
-        width = 8 * ((self.largest * sum(map(abs, v.values()))).bit_length() // 64 + 1)
+        at, row, width = self._product(v, bits)
+        return {u: n for u, n in zip(self.units[at:], _unpack(row, width), strict=False) if n and u >= 0}
+
+    def transpose_down(self, v: dict[int, int]) -> tuple[dict[int, int], int]:
+        """W^T v rounded down: integers, and the exponent of the power of two that multiplies them."""
+        bits = self._bits(v)
+        if not bits:
+            return {}, 0
+        at, row, width = self._product(v, bits)
+        spare = max(8 * width - 4 - bits, 0)
+        fields = _upper(row << spare, width)
+        if self.dense:
+            return dict(enumerate(fields)), 8 * width - 64 - spare
+        found = {u: n for u, n in zip(self.units[at:], fields, strict=False) if n and u >= 0}
+        return found, 8 * width - 64 - spare
+
+    def _bits(self, v: dict[int, int]) -> int:
+        """The bits of the largest entry that W^T v may have: |W^T v| <= largest * sum |v|."""
+        return (self.largest * sum(map(abs, v.values()))).bit_length()
+
+    def _product(self, v: dict[int, int], bits: int) -> tuple[int, int, int]:
+        """W^T v, of entries of ``bits``, from some place on: that place, the packed fields and their width."""
+        width = 8 * (bits // 64 + 1)
         packed = self._packed.get(width) or self._pack(width)
         if self.dense:
-            fields = _unpack(sum(map(mul, v.values(), map(packed.__getitem__, v))), width)
-            return {unit: n for unit, n in enumerate(fields) if n}
+            return 0, sum(map(mul, v.values(), map(packed.__getitem__, v))), width
         sums: dict[int, int] = {}
         for unit, factor in v.items():
             for at, run in self.rows[unit]:
                 sums[at] = sums.get(at, 0) + factor * packed[run]
         if not sums:  # every row of W that v uses is empty
-            return {}
+            return 0, 0, width
         parts = sorted(sums.items())
         while len(parts) > 1:  # neighbours first: each addition then costs no more than its result is long
             pairs = zip(parts[::2], parts[1::2], strict=False)
             odd = parts[-1:] if len(parts) % 2 else []
             parts = [(at, low + (high << 8 * width * (above - at))) for (at, low), (above, high) in pairs] + odd
-        at, row = parts[0]
-        return {u: n for u, n in zip(self.units[at:], _unpack(row, width), strict=False) if n and u >= 0}
+        return *parts[0], width
 
     def _pack(self, width: int) -> list[int]:
         """The runs as long integers with fields of ``width`` bytes, the first field lowest."""
@@ -118,6 +161,7 @@ class Matrix:
         return packed
 
 
+@lru_cache(maxsize=256)
 def _halves(width: int, count: int) -> int:
     """The packed integer with half of the field's range in every field: it makes signed fields unsigned."""
     return int.from_bytes((bytes(width - 1) + b"\x80") * count, "little")
@@ -132,6 +176,16 @@ def _unpack(row: int, width: int) -> list[int]:
         words = memoryview(data).cast("Q").tolist()
         return [low + (high << 64) - half for low, high in zip(words[::2], words[1::2], strict=True)]
     return [int.from_bytes(data[at : at + width], "little") - half for at in range(0, len(data), width)]
+
+
+def _upper(row: int, width: int) -> list[int]:
+    """The upper 64 bits of each of the signed fields, rounded down: the lowest field first."""
+    count = row.bit_length() // (8 * width) + 1
+    halves = _halves(width, count)
+    words = array("q", ((row + halves) ^ halves).to_bytes(count * width, "little"))  # each field in two's complement
+    if sys.byteorder == "big":
+        words.byteswap()
+    return words[width // 8 - 1 :: width // 8].tolist()
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,11 @@ threshold, rounded outward. Where that leaves l > u no input takes the path, and
 With bounds "root" all other bounds are the root's. With bounds "leaf" they are computed anew over the leaf's own box,
 node by node as at the root; each node's are met with the root's, and cut at split neurons, before the next node reads
 them. The backward pass is taken from the neurons that are unstable after meeting the root's.
+
+Less than that is enough for most leaves, and is tried first. What is computed for a larger part, of some leaves
+together, holds for every one of them and is met as well, which leaves fewer neurons unstable; of those whose sign is
+fixed by one bound the other is not refined; and a third of the leaves needs no backward pass in the later half of the
+network.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Container, Sequence
 from dataclasses import replace
+from enum import Enum
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -33,6 +39,19 @@ from lpverify.certificate.exact_linear import ExactNetwork, scaled
 from lpverify.certificate.exact_region import Range
 from lpverify.certificate.tree import INPUT, NOTHING, PHASE, Place, Tree, walk
 from lpverify.errors import CertificateError
+
+SHARED_BY = 3  # bounds of a part are computed for so many leaves at least, and for parts so many times as small
+
+
+class Effort(Enum):
+    """How a part's own bounds are computed: by backward passes in the former half of the network and shared bounds of
+    larger parts; by passes everywhere; and alone, without what is shared, which leaves a few leaves worse off, since
+    tighter bounds change the slopes that the rule chooses.
+    """
+
+    HALF = 0
+    WHOLE = 1
+    ALONE = 2
 
 
 class Failure(NamedTuple):
@@ -76,21 +95,24 @@ def first_failure(root: State, claim: Claim, tree: Tree, proved: Container[int])
     last, start = len(root.network.nodes) - 1, 0
     for leaf, (place, count) in enumerate(zip(walk(bytes(tree.kinds.data)), tree.counts.values(), strict=True)):
         part.move(place)
-        reached = part.settle()
-        best: dict[int, Fraction | float] = dict.fromkeys(wanted, -math.inf if reached else math.inf)
-        for index in range(start, start + count):
-            phases, clause = stored.phases(part.neurons), rows.clause(index)
-            shown = wanted if clause == NOTHING else [clause]
-            open_clauses = [each for each in shown if each in best and not best[each] > 0]
-            if open_clauses:
-                form = rows.form(index)
-                bound = form.constant + lower_bound(part.state, last, form.row, stored.own(index, phases))
-                for each in open_clauses:
-                    best[each] = max(best[each], bound / form.multiple)
+        own = {index: stored.phases(part.neurons) for index in range(start, start + count)}
         start += count
-        for each, proved_bound in best.items():
-            if not proved_bound > 0:
-                return Failure(leaf, place.node, each, proved_bound)
+        for effort in part.efforts():
+            best: dict[int, Fraction | float] = dict.fromkeys(wanted, -math.inf if part.settle(effort) else math.inf)
+            for index, phases in own.items():
+                clause = rows.clause(index)
+                shown = wanted if clause == NOTHING else [clause]
+                open_clauses = [each for each in shown if each in best and not best[each] > 0]
+                if open_clauses:
+                    form = rows.form(index)
+                    bound = form.constant + lower_bound(part.state, last, form.row, stored.own(index, phases))
+                    for each in open_clauses:
+                        best[each] = max(best[each], bound / form.multiple)
+            failed = [each for each, proved_bound in best.items() if not proved_bound > 0]
+            if not failed:
+                break
+        else:
+            return Failure(leaf, place.node, failed[0], best[failed[0]])
     return None
 
 
@@ -174,7 +196,10 @@ class _Part:
         self.neurons: list[tuple[int, int]] = []
         self._sides: dict[int, dict[int, int]] = {node: {} for node in root.layers}
         self._steps: list[tuple[int, Any]] = []  # what each step changed: the input, or -1, and what was there
-        self._splits = _splits(tree)
+        self._splits, self._sizes = _splits(tree), _sizes(bytes(tree.kinds.data))
+        # Parts that this one lies in, from the root down: their number of steps and of leaves, and their bounds.
+        self._bases = [(0, tree.num_leaves, root.ranges)]
+        self._effort, self._half = Effort.WHOLE, len(root.network.nodes) // 2
         self._crossed = 0  # split neurons with l > u
         self._known = 0  # nodes whose bounds are up to date
         self._readers: dict[int, list[int]] = {}
@@ -190,7 +215,11 @@ class _Part:
         """Go from the leaf before to the one at ``place``; raises CertificateError."""
         while len(self._steps) > place.kept:
             self._back()
+        while self._bases[-1][0] > place.kept:
+            self._bases.pop()
         for split, side in place.path[place.kept :]:
+            if self._fresh and SHARED_BY <= self._sizes[split] <= self._bases[-1][1] // SHARED_BY and self.settle():
+                self._bases.append((len(self._steps), self._sizes[split], list(self.state.ranges)))
             kind, node, unit, point = self._splits[split]
             if kind == INPUT:
                 self._cut_input(split, unit, point, side)
@@ -237,10 +266,21 @@ class _Part:
             self._crossed -= neurons[neuron].lower > neurons[neuron].upper
             neurons[neuron] = old
 
-    def settle(self) -> bool:
+    def efforts(self) -> tuple[Effort, ...]:
+        """What is to be tried at a leaf, the cheapest first; where bounds of some nodes are known, all is cheap."""
+        if not self._fresh:
+            return (Effort.WHOLE,)
+        return (Effort.WHOLE, Effort.ALONE) if self._known else (Effort.HALF, Effort.WHOLE, Effort.ALONE)
+
+    def settle(self, effort: Effort = Effort.WHOLE) -> bool:
         """Bring all bounds up to date; returns whether an input may take the path. Raises NoBoundError."""
         if not self._fresh:
             return not self._crossed
+        if Effort.ALONE in (effort, self._effort):
+            self._known = 0
+        if self._effort is Effort.HALF:
+            self._known = min(self._known, self._half)
+        self._effort = effort
         del self.state.ranges[self._known :]
         try:
             for index in range(self._known, len(self.state.network.nodes)):
@@ -257,10 +297,11 @@ class _Part:
         elif node.kind == "relu":
             set_neurons(state, index, self._cut(self._limited(state.ranges[node.inputs[0]], index), index))
         else:
-            known = _met(interval(state, index, node), self._root.ranges[index])
-            if index in self._readers and gains_by_refining(state, node):
+            alone, skipped = self._effort is Effort.ALONE, self._effort is Effort.HALF and index >= self._half
+            known = _met(interval(state, index, node), self._bases[0 if alone else -1][2][index])
+            if index in self._readers and gains_by_refining(state, node) and not skipped:
                 units = {unit for relu in self._readers[index] for unit in unstable(self._limited(known, relu))}
-                known = _met(refined(state, index, known, sorted(units)), known)
+                known = _met(refined(state, index, known, sorted(units), both=alone), known)
             state.ranges.append(known)
 
     def _limited(self, known: Range, relu: int) -> Range:
@@ -284,6 +325,18 @@ def _splits(tree: Tree) -> list[tuple[int, int, int, float]]:
     """Kind, node, unit and threshold of each split."""
     kinds, places = (kind for kind in bytes(tree.kinds.data) if kind), tree.places.values()
     return list(zip(kinds, places[::2], places[1::2], tree.points.values(), strict=True))
+
+
+def _sizes(kinds: bytes) -> list[int]:
+    """The number of leaves below each split."""
+    waiting, found = list[int](), list[int]()
+    for kind in reversed(kinds):
+        if kind:
+            waiting.append(waiting.pop() + waiting.pop())
+            found.append(waiting[-1])
+        else:
+            waiting.append(1)
+    return found[::-1]
 
 
 def _met(known: Range, other: Range) -> Range:
