@@ -165,8 +165,11 @@ def witness_of(counterexample: Counterexample, claim: Claim, network_sha256: str
     return Witness(network_sha256, claim, x, counterexample.row, counterexample.margin, counterexample.margin_float32)
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, *, sync: bool = False) -> None:
     """Write a file under a temporary name beside it, then rename it; a failure leaves the old file, if any.
+
+    Args:
+        sync: wait for the disk, so that after a power cut too the old or the new file is there, whole.
 
     Raises:
         ResourceError: if the disk refuses.
@@ -175,10 +178,23 @@ def write_atomic(path: Path, data: bytes) -> None:
     with disk(path):
         try:
             temporary.write_bytes(data)
+            if sync:
+                _sync(temporary)
             os.replace(temporary, path)
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
+        if sync:
+            _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    """Wait until the disk has a file's content, or a folder's names."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_csv(path: Path, header: list[str], rows: list[list[str]]) -> None:

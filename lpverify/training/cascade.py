@@ -31,8 +31,9 @@ from lpverify.detect import predictions
 from lpverify.errors import DataError, UsageError
 from lpverify.lowering import load_model
 from lpverify.network import Network
+from lpverify.run_folder import write_atomic
 from lpverify.settings import Settings
-from lpverify.training.checkpoint import BEST, write_synced
+from lpverify.training.checkpoint import BEST
 from lpverify.training.config import TrainConfig
 from lpverify.training.loop import SUMMARY, Report, open_folder, train
 from lpverify.training.model import build_model, choose_device
@@ -90,9 +91,9 @@ def train_cascade(
         if not after["train"]:
             break
     files = [f"stage-{stage['stage']}/{BEST}" for stage in stages]
-    write_synced(out / CASCADE, f"stages = {json.dumps(files)}\n".encode())
+    write_atomic(out / CASCADE, f"stages = {json.dumps(files)}\n".encode(), sync=True)
     done = {"stages": stages, "cascade": str(out / CASCADE)}
-    write_synced(out / SUMMARY, (json.dumps(done, indent=2, allow_nan=False) + "\n").encode())
+    write_atomic(out / SUMMARY, (json.dumps(done, indent=2, allow_nan=False) + "\n").encode(), sync=True)
     return done
 
 
@@ -137,7 +138,7 @@ def _left(file: Path, checkpoint: Path, config: TrainConfig, splits: Splits, lef
     }
     data = io.BytesIO()
     np.savez(data, checkpoint=digest, **found)  # type: ignore[arg-type]
-    write_synced(file, data.getvalue())
+    write_atomic(file, data.getvalue(), sync=True)
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from lpverify.run_folder import TEMPORARY, disk
+from lpverify.run_folder import write_atomic
 from lpverify.training.config import TrainConfig
 
 BEST, LAST = "best.safetensors", "last.safetensors"
@@ -48,7 +47,8 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     Raises:
         ResourceError: if the disk refuses.
     """
-    write_synced(path, _ordered(save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, metadata)))
+    data = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, metadata)
+    write_atomic(path, _ordered(data), sync=True)
 
 
 def _ordered(data: bytes) -> bytes:
@@ -57,19 +57,3 @@ def _ordered(data: bytes) -> bytes:
     text = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text + data[end:]
-
-
-def write_synced(path: Path, data: bytes) -> None:
-    """``run_folder.write_atomic`` that also waits for the disk, which a power cut asks for."""
-    temporary = path.with_name(path.name + TEMPORARY)
-    with disk(path):
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

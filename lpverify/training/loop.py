@@ -25,9 +25,9 @@ from torch import Tensor
 
 from lpverify.errors import UsageError
 from lpverify.problem import Specification, ball
-from lpverify.run_folder import disk
+from lpverify.run_folder import disk, write_atomic
 from lpverify.training.augment import shift_flip
-from lpverify.training.checkpoint import BEST, LAST, header, write_checkpoint, write_synced
+from lpverify.training.checkpoint import BEST, LAST, header, write_checkpoint
 from lpverify.training.config import TrainConfig, differing, resolved
 from lpverify.training.methods import METHODS, AbstractTrainingMethod, Batch
 from lpverify.training.metrics import METRICS, Means, MetricsFile, read_metrics
@@ -212,7 +212,7 @@ def open_folder(config: TrainConfig, out: Path) -> Position:
         if any(out.iterdir()) and not (out / CONFIG).is_file():
             raise UsageError(f"{out}: the folder is not empty and holds no training run; choose another")
         if not (out / CONFIG).is_file():
-            write_synced(out / CONFIG, resolved(config).encode())
+            write_atomic(out / CONFIG, resolved(config).encode(), sync=True)
         there = (out / CONFIG).read_text(encoding="utf-8")
     if difference := differing(there, config):
         raise UsageError(f"{out}: holds a run with {difference}; give its config or choose another folder")
@@ -257,7 +257,7 @@ def _summarise(config: TrainConfig, out: Path, position: Position) -> dict[str, 
         "robust_overfitting": gap,
         "robust_overfitting_of": column if gap is not None else None,
     }
-    write_synced(out / SUMMARY, (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
+    write_atomic(out / SUMMARY, (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode(), sync=True)
     return summary
 
 
