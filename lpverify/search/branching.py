@@ -19,6 +19,8 @@ from lpverify.search.ascent import Lines, Nodes, Pass, Relaxed, Schedule
 # Adam's steps for a child that is only tried.
 TRIAL = Schedule(2, 0.3, 0.9)
 LEAST_GAIN = 1e-9
+# Adam's steps for the children whose gains rank the columns.
+RANKING = Schedule(15, 0.25, 0.95)
 # Candidates of each layer, where bounds are made anew.
 EACH_LAYER = 2
 
@@ -59,14 +61,43 @@ def choose(
         tried = torch.cat([tried, *(_best(both, span, EACH_LAYER) for span in relaxed.spans.values())], 1)
     tried, each = torch.where(tried >= 0, tried, tried[:, :1]), tried.shape[1]
     column, owner = tried.flatten(), torch.arange(len(nodes), device=tried.device).repeat_interleave(each)
-    children = relaxed.children(nodes.select(owner), found.select(owner), column)
+    gain = _gains(relaxed, nodes.select(owner), found.select(owner), column, TRIAL, tight).view(len(nodes), each)
+    return tried.gather(1, gain.argmax(1, keepdim=True)).squeeze(1)
+
+
+def ranks(relaxed: Relaxed, root: Nodes, found: Pass, batch: int) -> Tensor:
+    """What splitting each column (K,) gains at a clause's root; where no ReLU lies below another it stays so below.
+
+    Args:
+        root: one node without phases, with its pass ``found``.
+        batch: how many columns are tried at once.
+    """
+    columns = torch.arange(relaxed.width, device=found.bound.device)
+    parts = []
+    for start in range(0, relaxed.width, batch):
+        some = columns[start : start + batch]
+        owner = torch.zeros_like(some)
+        parts.append(_gains(relaxed, root.select(owner), found.select(owner), some, RANKING))
+    return torch.cat(parts)
+
+
+def _gains(
+    relaxed: Relaxed,
+    nodes: Nodes,
+    found: Pass,
+    column: Tensor,
+    schedule: Schedule,
+    tight: Callable[[Nodes, Tensor], Nodes] | None = None,
+) -> Tensor:
+    """The product (B,) of what both children of each node gain on it, split on column (B,)."""
+    children = relaxed.children(nodes, found, column)
     children = children if tight is None else tight(children, column.repeat(2))
-    _, reached = relaxed.ascend(children, TRIAL)
+    _, reached = relaxed.ascend(children, schedule)
     # What a child gains beyond 0 is of no use, an empty child gains that much; and both should gain.
     empty = (children.lower > children.upper).any(1)
-    gain = (reached.bound.masked_fill(empty, 0.0).clamp(max=0) - found.bound[owner].repeat(2)).clamp(min=0)
-    low, high = gain.view(2, len(nodes), each) + LEAST_GAIN * found.bound.abs().unsqueeze(1)
-    return tried.gather(1, (low * high).argmax(1, keepdim=True)).squeeze(1)
+    gain = (reached.bound.masked_fill(empty, 0.0).clamp(max=0) - found.bound.repeat(2)).clamp(min=0)
+    gain = gain.view(2, -1) + LEAST_GAIN * found.bound.abs()
+    return gain[0] * gain[1]
 
 
 def _best(score: Tensor, span: slice, count: int) -> Tensor:

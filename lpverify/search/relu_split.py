@@ -25,11 +25,12 @@ from lpverify.network import as_numpy
 from lpverify.problem import LayerBounds
 from lpverify.search.ascent import Nodes, Pass, Relaxed, Schedule
 from lpverify.search.attack import attack_claim
-from lpverify.search.branching import choose
+from lpverify.search.branching import choose, ranks
 from lpverify.search.lp_leaf import programs
 from lpverify.search.phase_proofs import PhaseProofs
 from lpverify.search.pool import Pool
 from lpverify.search.prune import prune
+from lpverify.search.route import has_stacked_relus
 from lpverify.search.task import Outcome, Task
 from lpverify.search.tighten import Tightener
 from lpverify.workers import Failure
@@ -105,6 +106,8 @@ class _Search:
         entries = BATCH_ENTRIES.get(task.network.device.type, 2**20)
         self.batch = max(4, min(options.batch, entries // max(widest, self.relaxed.width)))
         self.proofs = PhaseProofs(task, clauses, self.rows, self.columns, "leaf" if options.retighten else "root")
+        self.is_ranked = not has_stacked_relus(network)
+        self.ranks: dict[int, Tensor] = {}
         self.nodes = self.undecided = 0
         self.began, self.descended, self.descent = time.perf_counter(), 0.0, DESCENT_SECONDS
 
@@ -175,13 +178,27 @@ class _Search:
         return found
 
     def _choose(self, nodes: Nodes, found: Pass) -> Tensor:
-        """The column that each node is split on: tried where its clause has few nodes, else by the score."""
+        """The column that each node is split on: tried where its clause has few nodes, else by the score.
+
+        Where no ReLU lies below another, columns matter in much the same order at all nodes: the clause's.
+        """
+        if self.is_ranked:
+            return self._by_rank(nodes, found)
         options, column = self.options, choose(self.relaxed, nodes, found, 1)
         few = (nodes.clause.bincount()[nodes.clause] <= options.few).nonzero().flatten()
         if len(few) and options.candidates > 1:
             tight = self.tight if options.retighten else None
             column[few] = choose(self.relaxed, nodes.select(few), found.select(few), options.candidates, tight)
         return column
+
+    def _by_rank(self, nodes: Nodes, found: Pass) -> Tensor:
+        """The free column (B,) that gained most at the root of the node's clause: made when the root is split."""
+        for at, k in enumerate(nodes.clause.tolist()):
+            if k not in self.ranks:
+                index = nodes.clause.new_tensor([at])
+                self.ranks[k] = ranks(self.relaxed, nodes.select(index), found.select(index), self.batch)
+        rank = torch.stack([self.ranks[k] for k in nodes.clause.tolist()])
+        return rank.masked_fill(~nodes.free, -1.0).argmax(1)
 
     def _persist(self, nodes: Nodes, found: Pass, parents: Tensor) -> tuple[Nodes, Pass]:
         """More steps for nodes that gained little on their parents: many fixed phases, many multipliers to learn."""

@@ -6,16 +6,23 @@ import time
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from deciding import SETTINGS, check_evidence
-from tiny_claims import KINDS, Tiny, tiny
+from enumeration import least
+from networks import dense
+from relaxed_networks import network_of, random_nodes, region_of, relaxed_of
+from tiny_claims import KINDS, Tiny, random_region, random_rows, settled, tiny
 from torch import Tensor
 
+from lpverify.certificate.claim import Claim
 from lpverify.certificate.rigorous_tree import Leaves, Root
 from lpverify.certificate.tree import Tree
 from lpverify.result import Verdict
-from lpverify.search.ascent import Relaxed
+from lpverify.search.ascent import Nodes, Pass, Relaxed
 from lpverify.search.attack import attack_claim
+from lpverify.search.branching import RANKING, ranks
 from lpverify.search.relu_split import PhaseOptions, split_phases
 from lpverify.search.route import Route
 from lpverify.search.solve import Found, solve
@@ -39,6 +46,26 @@ def decide(asked: Tiny, monkeypatch: pytest.MonkeyPatch, *, seconds: float = 60.
     return found, outcomes[-1] if outcomes else None
 
 
+def shallow(kind: str, seed: int, distance: float) -> Tiny:
+    """One layer of up to eight ReLUs."""
+    network, rng = dense(seed, 3, 5 + seed % 4, 3).detach().to(torch.float64), np.random.default_rng(seed)
+    claim = Claim(random_region("box", 3, rng), random_rows(kind, 3, rng))
+    network, claim = settled(network, claim, distance)
+    return Tiny(network, claim, least(network, claim).value, f"shallow {kind} {seed} {distance}")
+
+
+def splits_by_depth(tree: Tree) -> list[set[int]]:
+    """The neurons that are split at each depth."""
+    found: dict[int, set[int]] = {}
+    depths, places = [0], iter(tree.places.values()[1::2])
+    for kind in tree.kinds.values():
+        depth = depths.pop()
+        if kind:
+            found.setdefault(depth, set()).add(next(places))
+            depths += [depth + 1, depth + 1]
+    return [found[depth] for depth in sorted(found)]
+
+
 def verdict(asked: Tiny) -> Verdict:
     return Verdict.VERIFIED if asked.least > 0 else Verdict.FALSIFIED
 
@@ -55,6 +82,63 @@ def test_every_way_to_search_decides_the_same(
         asked = tiny("residual", kind, "box", 700 + seed, 0.01 * (-1) ** seed)
         found, _ = decide(asked, monkeypatch, **changes)
         assert found.verdict is verdict(asked), (asked.name, found.reason)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("distance", (0.005, -0.005))
+def test_one_layer_is_decided_as_by_enumeration(kind: str, distance: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(8):
+        asked = shallow(kind, 760 + seed, distance)
+        found, _ = decide(asked, monkeypatch)
+        assert found.verdict is verdict(asked), (asked.name, found.reason)
+
+
+def test_one_layer_is_split_in_the_order_of_the_gains_at_its_clauses_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    ranked: dict[int, Tensor] = {}
+
+    def recorded(relaxed: Relaxed, root: Nodes, found: Pass, batch: int) -> Tensor:
+        assert len(root) == 1 and not root.signs.any()
+        ranked[int(root.clause)] = ranks(relaxed, root, found, batch)
+        return ranked[int(root.clause)]
+
+    monkeypatch.setattr("lpverify.search.relu_split.ranks", recorded)
+    deepest = 0
+    for seed in range(6):
+        ranked.clear()
+        _, outcome = decide(shallow("label", 780 + seed, 0.002), monkeypatch, programs=0)
+        trees = [tree for tree in outcome.trees if tree.num_leaves > 1] if outcome is not None else []
+        for tree, clause in zip(trees, sorted(ranked), strict=True):
+            ((_, neurons),) = tree.columns
+            order = [neurons.values()[i] for i in ranked[clause].argsort(descending=True).tolist()]
+            levels = splits_by_depth(tree)
+            assert levels == [{neuron} for neuron in order[: len(levels)]]
+            deepest = max(deepest, len(levels))
+    assert deepest >= 3
+
+
+def test_stacked_relus_are_not_ranked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unwanted(*args: Any) -> Tensor:
+        raise AssertionError("ranked")
+
+    monkeypatch.setattr("lpverify.search.relu_split.ranks", unwanted)
+    asked = tiny("residual", "linear", "box", 700, 0.02)
+    found, outcome = decide(asked, monkeypatch)
+    assert found.verdict is Verdict.VERIFIED and outcome.nodes > 0
+
+
+@pytest.mark.parametrize("batch", (1, 3))
+def test_ranks_are_the_same_in_any_batches_and_say_what_both_children_gain(batch: int) -> None:
+    network = network_of("dense", 3)
+    relaxed, _ = relaxed_of(network, region_of("inf", network.input_size, 3), 3)
+    nodes, _ = random_nodes(relaxed, 1, 3, 0.0)
+    found = relaxed.run(nodes)
+    gains = ranks(relaxed, nodes, found, batch)
+    assert gains.shape == (relaxed.width,) and relaxed.width > batch
+    assert torch.allclose(gains, ranks(relaxed, nodes, found, 10**6), rtol=1e-9, atol=0)
+    column = int(gains.argmax())
+    _, reached = relaxed.ascend(relaxed.children(nodes, found, torch.tensor([column])), RANKING)
+    low, high = ((bound.clamp(max=0) - found.bound[0]).item() for bound in reached.bound)
+    assert gains[column].item() == pytest.approx(low * high, rel=1e-6) and low > 0 and high > 0
 
 
 def test_proofs_have_one_tree_a_clause_and_its_bounds_say_how_they_were_made(monkeypatch: pytest.MonkeyPatch) -> None:
