@@ -155,7 +155,7 @@ MODEL = Options((
 
 SOURCE = Options((
     click.option("--data-dir", type=click.Path(path_type=Path), help="Folder with the data set's own files; "
-                 "without it they come from OpenML (digits are bundled)."),
+                 "without it they come from OpenML (digits and toy2d are bundled)."),
     click.option("--split", type=click.Choice(("train", "test")), default="test", show_default=True),
     click.option("--scale", type=Positive(), help="Divide the x of FILE.npz by this, 255 for bytes."),
 ))  # fmt: skip
@@ -165,7 +165,7 @@ def data_options(required: bool = True) -> Options:
     """Where the examples come from, and which."""
     return Options((
         click.option("--data", required=required, metavar="NAME|FILE.npz", help="mnist, fashion-mnist, digits, har, "
-                     "svhn, cifar10, or a file with arrays x and y."),
+                     "svhn, cifar10, toy2d, or a file with arrays x and y."),
         SOURCE,
         click.option("--index", metavar="0:500|3,7", help="Which examples; all by default."),
     ))  # fmt: skip

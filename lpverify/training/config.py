@@ -78,7 +78,7 @@ class TrainConfig:
 
     Attributes:
         data: a data set's name (``datasets.DATASETS``), or FILE.npz with arrays x and y.
-        data_dir: folder with the data set's own files; absent: OpenML (digits are bundled).
+        data_dir: folder with the data set's own files; absent: OpenML (digits and toy2d are bundled).
         arch: a name of ``models``, or package.module:function.
         method: a key of METHODS.
         eps: radius of the ball, >= 0; what methods without a ball of their own are measured at.
