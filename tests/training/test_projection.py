@@ -17,7 +17,7 @@ from lpverify.bounds.relaxation import dual_range
 from lpverify.bounds.root import interval_step, root_bounds
 from lpverify.errors import UsageError
 from lpverify.linear import Conv2d, Dense, Diagonal
-from lpverify.network import Affine, Input, Network, ReLU
+from lpverify.network import Affine, Input, Network, Node, ReLU
 from lpverify.problem import LayerBounds, Region, Specification, ball
 from lpverify.training import projection
 from lpverify.training.estimators import (
@@ -199,7 +199,7 @@ def test_draws_come_from_the_generator_alone() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-class Largest(TorchDispatchMode):
+class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records the most entries of a tensor that any operation makes."""
 
     entries = 0
@@ -216,7 +216,7 @@ def image_network(side: int) -> Network:
     weights = [torch.randn(4, channels, 3, 3, generator=generator) / 4 for channels in (1, 4)]
     maps = [Conv2d(w, (w.shape[1], side, side), (1, 1), (1, 1, 1, 1)) for w in weights]
     last = Dense(torch.randn(3, 4 * side * side, generator=generator) / side)
-    nodes = [
+    nodes: list[Node] = [
         Input((1, side, side)), Affine((0,), (maps[0],), torch.zeros(4 * side**2), (4, side, side)), ReLU(1),
         Affine((2,), (maps[1],), torch.zeros(4 * side**2), (4, side, side)), ReLU(3),
         Affine((4,), (last,), torch.zeros(3), (3,)),
@@ -230,7 +230,7 @@ def test_memory_grows_with_the_width_not_with_its_square() -> None:
         network = image_network(side)
         region = ball(torch.rand(2, side * side, generator=seeded(0)), 0.1)
         spec = Specification.label(torch.tensor([0, 1]), 3, torch.float32)
-        with Largest() as largest:
+        with Largest() as largest:  # type: ignore[no-untyped-call]
             layers = estimated_layers(network, region, count, seeded(0))
             projected_margins(network, region, spec, layers)
         entries[side] = largest.entries
