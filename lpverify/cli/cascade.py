@@ -61,8 +61,12 @@ def _print(summary: dict[str, Any]) -> None:
         *((f"answered by stage {k}", count) for k, count in enumerate(summary["answers_by_stage"], start=1)),
     ]  # fmt: skip
     shown = [(name, str(count), percent(count, n)) for name, count in rows]
-    print_table(f"{n} examples, {len(summary['answers_by_stage'])} stages", ("result", "examples", "share"), shown,
+    print_table(f"{n} examples, {_stages(len(summary['answers_by_stage']))}", ("result", "examples", "share"), shown,
                 caption(summary["options"]))  # fmt: skip
+
+
+def _stages(count: int) -> str:
+    return "1 stage" if count == 1 else f"{count} stages"
 
 
 def check_cascade(run: Path, exact: bool, examples: Any) -> None:
@@ -73,7 +77,7 @@ def check_cascade(run: Path, exact: bool, examples: Any) -> None:
     arithmetic = "integer arithmetic" if exact else "rigorous float64"
     if found.stopped:
         click.echo(f"{run}: the run did not finish ({found.stopped}); what it wrote was checked")
-    click.echo(f"certificates accepted: {found.certificates} of {found.stages} stages ({arithmetic})")
+    click.echo(f"certificates accepted: {found.certificates} of {_stages(found.stages)} ({arithmetic})")
     click.echo(f"leaves of the certificates: {found.leaves}")
     click.echo(f"counterexamples of stages accepted: {found.witnesses} (exact evaluation)")
     if examples is not None:
