@@ -122,7 +122,7 @@ class _Search:
             return self._outcome(falsified=True)
         while len(self.pool):
             # The whole proof is checked once more at the end.
-            if self.task.is_late(self.proofs.seconds):
+            if self.task.is_late(self.proofs.check_seconds):
                 return self._outcome(f"timeout with {len(self.pool)} nodes open after {self.nodes}")
             if self.nodes >= self.options.nodes:
                 return self._outcome(f"{len(self.pool)} nodes open after {self.nodes}")

@@ -41,7 +41,7 @@ Array = NDArray[np.float64]
 # Shares of the time left: for the first of two searches; for optimising the root's bounds.
 FIRST_SHARE, ROOT_SHARE = 0.3, 0.2
 # What trees on the root's bounds get, before bounds are made anew at every node.
-FAST_SHARE, FAST_SECONDS = 0.2, 30.0
+FAST_SHARE, FAST_SECONDS = 0.2, 10.0
 # What a MILP gets between the two, where it is asked.
 MILP_SHARE, MILP_SECONDS = 0.1, 20.0
 # Steps and restarts of the first attack, and of the one after CROWN's bounds.

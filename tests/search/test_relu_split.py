@@ -194,6 +194,15 @@ def test_without_time_nothing_is_decided_and_the_reason_says_so(monkeypatch: pyt
     assert found.verdict is Verdict.UNKNOWN and "nodes open" in found.reason and not outcome.proved
 
 
+@pytest.mark.parametrize("constant", ("CHECK_SHARE", "LEAF_SECONDS"))
+def test_the_search_ends_while_there_is_time_to_check_its_proof(constant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves that are said to take ages to check once more leave no time to find others."""
+    asked = tiny("residual", "linear", "box", 700, 0.02)
+    monkeypatch.setattr(f"lpverify.search.phase_proofs.{constant}", 1e9)
+    found, outcome = decide(asked, monkeypatch, batch=1)
+    assert found.verdict is Verdict.UNKNOWN and found.reason.startswith("timeout with") and outcome.nodes > 0
+
+
 def test_descents_begin_at_the_searchs_points_and_keep_to_their_share(monkeypatch: pytest.MonkeyPatch) -> None:
     asked, share, spent, starts = tiny("residual", "linear", "box", 700, 0.02), 0.25, [0.0], []
     began = time.perf_counter()
