@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test clean
 
 demo: $(VENV)/.installed
-	$(BIN)/lpverify verify lpverify/assets/digits-pgd.safetensors --data digits --eps 0.05 --clip 0 1 \
+	$(BIN)/lpverify verify lpverify/assets/digits-demo.safetensors --data digits --eps 0.05 --clip 0 1 \
 	    --threads 1 --out runs/demo --overwrite
 	$(BIN)/lpverify check runs/demo
 

@@ -62,7 +62,7 @@ def network_programs() -> Iterator[tuple[str, Any]]:
     points = torch.rand(6, 1, SIZES[0], generator=torch.Generator().manual_seed(0)).double()
     digits = load_data("digits")
     assets = Path(__file__).resolve().parent.parent / "lpverify" / "assets"
-    shipped = load_model(assets / "digits-pgd.safetensors").to(torch.float64).detach()
+    shipped = load_model(assets / "digits-demo.safetensors").to(torch.float64).detach()
     images = torch.as_tensor(digits.x[:IMAGES]).double().flatten(1)
     tries = [
         ("random-net", dense(seed, *SIZES).to(torch.float64), x, 0.3, norm)

@@ -62,7 +62,7 @@ from lpverify.serialize import raw_array
 from lpverify.session import Session
 from lpverify.settings import Settings
 
-DIGITS = Path(__file__).resolve().parents[1] / "lpverify" / "assets" / "digits-pgd.safetensors"
+DIGITS = Path(__file__).resolve().parents[1] / "lpverify" / "assets" / "digits-demo.safetensors"
 CLIP = ("0", "1")
 # Seconds for one MILP, and for an example of verify.
 LIMIT = 3.0

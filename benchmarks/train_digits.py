@@ -1,10 +1,14 @@
-"""Train the shipped digits network: adversarial training with a share of interval bound training.
+"""Train the network of the demo, digits-demo: adversarial training with a share of interval bound training.
 
-    python benchmarks/train_digits.py --out lpverify/assets/digits-pgd.safetensors
+    python benchmarks/train_digits.py --out lpverify/assets/digits-demo.safetensors
 
 The loss is (1 - share) * cross-entropy at a PGD point + share * cross-entropy at the interval bounds' worst
 logits, over l-infinity balls whose radius grows to ``--eps`` during the first half of training; pixels are
 in [0, 1] and the balls are kept inside it. The train split is the one of ``lpverify.data``.
+
+``lpverify train`` does the same with method mtl-ibp (``configs/digits-mtl-ibp.toml``), but draws other random numbers.
+This script stays because the demo, many tests and measurements of ``README.md`` here are about the network that it
+made, of which nearly all is decided in milliseconds.
 """
 
 from __future__ import annotations

@@ -1,56 +1,101 @@
-"""The shipped checkpoint: what its header says is so, and attacks and bounds meet on it without contradiction."""
+"""The shipped networks: what header, config and card say is so, and attacks and bounds meet without contradiction."""
 
 from __future__ import annotations
 
 import json
-import runpy
+import re
+import tomllib
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
 
 import lpverify
 from lpverify.attack import attack
 from lpverify.bounds import METHODS
 from lpverify.data import load_data
-from lpverify.lowering.module import lower_module
-from lpverify.models import build
-from lpverify.network import Network
+from lpverify.lowering import load_model
 from lpverify.problem import Specification, ball
+from lpverify.run_folder import network_file
+from lpverify.training.config import from_dict, read_config
 
-ROOT = Path(__file__).resolve().parent.parent
-FILE = Path(lpverify.__file__).parent / "assets" / "digits-pgd.safetensors"
+CONFIGS = Path(__file__).resolve().parent.parent / "benchmarks" / "configs"
+ASSETS = Path(lpverify.__file__).parent / "assets"
+DEMO = "digits-demo"
+NAMES = sorted({path.stem for path in ASSETS.glob("*.safetensors")} - {DEMO})
+ERRORS = ("clean", "fgsm", "pgd", "dual", "certified")
 
 
-def header() -> dict[str, str]:
-    with safe_open(FILE, "pt") as file:
+def header(name: str) -> dict[str, str]:
+    with safe_open(ASSETS / f"{name}.safetensors", "pt") as file:
         return dict(file.metadata())
 
 
-def shipped() -> Network:
-    module = build(header()["arch"])
-    module.load_state_dict(load_file(FILE))
-    return lower_module(module, tuple(json.loads(header()["input_shape"]))).detach()
+def counts(name: str) -> dict[str, tuple[int, int]]:
+    """The errors of a card: examples that are wrong, of so many."""
+    card = (ASSETS / f"{name}.md").read_text(encoding="utf-8")
+    return {
+        error: (int(count), int(total))
+        for error, count, total in re.findall(r"^\| (\w+) \| [\d.]+ % \| (\d+) \| (\d+) \|", card, re.MULTILINE)
+    }
 
 
-def test_the_header_describes_the_checkpoint() -> None:
-    assert FILE.stat().st_size < 200_000
-    script = runpy.run_path(str(ROOT / "benchmarks" / "train_digits.py"))
-    assert header()["arch"] == script["ARCH"]
-    data = load_data("digits")
-    outputs = shipped().forward(torch.from_numpy(data.x))
-    wrong = int((outputs.argmax(1) != torch.from_numpy(data.y)).sum())
-    assert header()["clean_error"] == f"{wrong}/400 on the test split"
-    assert wrong < 40
-    assert header()["command"].startswith("python benchmarks/train_digits.py --eps 0.1 ")
+def test_the_networks_that_are_promised_are_shipped_with_config_and_card() -> None:
+    digits = [f"digits-{method}" for method in ("dual", "ibp", "pgd", "standard")]
+    assert set(NAMES) == {*digits, "toy2d-dual", "toy2d-standard"}
+    files = {f"{name}.{ending}" for name in NAMES for ending in ("md", "safetensors", "toml")}
+    assert {p.name for p in ASSETS.iterdir()} == files | {f"{DEMO}.safetensors"}
+    assert sum(p.stat().st_size for p in ASSETS.iterdir()) < 600_000
 
 
-def test_at_a_sixteenth_all_three_kinds_of_example_occur() -> None:
-    network, data = shipped(), load_data("digits")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_header_names_config_and_command(name: str) -> None:
+    told, config = header(name), read_config(ASSETS / f"{name}.toml")
+    assert from_dict(tomllib.loads((CONFIGS / f"{name}.toml").read_text())) == config
+    assert told["command"] == f"lpverify train benchmarks/configs/{name}.toml --out runs/{name}"
+    assert (told["arch"], told["method"], told["data"]) == (config.arch, config.method, config.data)
+    assert (float(told["eps"]), json.loads(told["clip"])) == (config.eps, config.clip and list(config.clip))
+    card = (ASSETS / f"{name}.md").read_text(encoding="utf-8")
+    assert f"Errors at eps {config.eps:g} in raw input units" in card and told["command"] in card
+
+
+def wrong(name: str) -> tuple[int, int]:
+    """The examples that a network gets wrong, in float64, and all examples."""
+    data = load_data(name.split("-")[0])
+    outputs = load_model(ASSETS / f"{name}.safetensors").forward(torch.from_numpy(data.x).flatten(1).double())
+    return int((outputs.argmax(1) != torch.as_tensor(data.y)).sum()), len(data)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_card_is_about_the_network_and_its_clean_error_is_found_again(name: str) -> None:
+    network, told = load_model(ASSETS / f"{name}.safetensors"), counts(name)
+    assert f"- sha256 {network_file(network)[1]}\n" in (ASSETS / f"{name}.md").read_text(encoding="utf-8")
+    assert told["clean"] == wrong(name)
+    assert tuple(told) == ERRORS and {total for _, total in told.values()} == {wrong(name)[1]}
+    clean, fgsm, pgd, dual, certified = (count for count, _ in told.values())
+    assert clean <= fgsm <= pgd <= certified <= dual
+
+
+def test_the_header_of_the_demo_has_its_command_and_its_clean_error() -> None:
+    assert header(DEMO)["command"].startswith("python benchmarks/train_digits.py --eps 0.1 ")
+    count, total = wrong(DEMO)
+    assert header(DEMO)["clean_error"] == f"{count}/{total} on the test split"
+    assert count < 40
+
+
+def test_robust_training_pays() -> None:
+    certified = {name: counts(name)["certified"][0] for name in NAMES}
+    assert certified["toy2d-dual"] == 0 < 3 < certified["toy2d-standard"]
+    for method in ("pgd", "dual", "ibp"):
+        assert certified[f"digits-{method}"] < 0.7 * certified["digits-standard"]
+
+
+def test_of_the_demo_at_a_sixteenth_all_three_kinds_of_example_occur() -> None:
+    network, data = load_model(ASSETS / f"{DEMO}.safetensors").to(torch.float32), load_data("digits")
     x = torch.from_numpy(data.x).flatten(1)
     region = ball(x, 0.0625, "inf", (0.0, 1.0))
-    spec = Specification.label(torch.from_numpy(data.y), 10, torch.float32)
+    spec = Specification.label(torch.as_tensor(data.y), 10, torch.float32)
     falsified = attack(network, region, spec, start=x).falsified
     proved = METHODS["crown"]().bound(network, region, spec).margins.amin(1) > 0
     assert not bool((falsified & proved).any())

@@ -24,7 +24,7 @@ from lpverify.settings import Settings
 from lpverify.summary import Tally, summary
 from lpverify.verify import claim_of, verify_stream
 
-MODEL = Path(__file__).resolve().parent.parent / "lpverify/assets/digits-pgd.safetensors"
+MODEL = Path(__file__).resolve().parent.parent / "lpverify/assets/digits-demo.safetensors"
 SETTINGS = Settings("0.11", clip=("0", "1"))
 CHOSEN = range(40, 60)
 

@@ -23,7 +23,7 @@ from lpverify.network import Network
 from lpverify.result import Verdict
 from lpverify.settings import Settings
 
-DIGITS = Path(__file__).resolve().parent.parent / "lpverify/assets/digits-pgd.safetensors"
+DIGITS = Path(__file__).resolve().parent.parent / "lpverify/assets/digits-demo.safetensors"
 ARCH = "cnn(1x8x8; conv 8 3 1 1; conv 16 4 2 1; fc 32; fc 10)"
 Points = NDArray[np.float64]
 

@@ -27,7 +27,7 @@ from lpverify.cli.options import METHOD_NAMES
 from lpverify.errors import SoundnessError
 
 ROOT = Path(__file__).resolve().parent.parent
-DIGITS = str(ROOT / "lpverify/assets/digits-pgd.safetensors")
+DIGITS = str(ROOT / "lpverify/assets/digits-demo.safetensors")
 ASK = ["--data", "digits", "--index", "40:52", "--eps", "0.11", "--clip", "0", "1"]
 
 

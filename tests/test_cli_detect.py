@@ -11,7 +11,7 @@ import pytest
 from lpverify.cli import main
 from lpverify.data import load_data
 
-DIGITS = str(Path(__file__).resolve().parent.parent / "lpverify/assets/digits-pgd.safetensors")
+DIGITS = str(Path(__file__).resolve().parent.parent / "lpverify/assets/digits-demo.safetensors")
 ASK = ["--eps", "0.1", "--clip", "0", "1", "--method", "crown"]
 
 Captured = pytest.CaptureFixture[str]

@@ -24,7 +24,7 @@ from lpverify.settings import Settings
 from lpverify.workers import Failure
 
 ROOT = Path(__file__).resolve().parent.parent
-DIGITS = str(ROOT / "lpverify/assets/digits-pgd.safetensors")
+DIGITS = str(ROOT / "lpverify/assets/digits-demo.safetensors")
 INDEX, EPS = 40, "0.06"
 ASK = ["--data", "digits", "--index", str(INDEX), "--eps", EPS, "--clip", "0", "1"]
 SETTINGS = Settings(EPS, clip=("0", "1"), method="crown", dtype="float64")

@@ -19,7 +19,7 @@ from lpverify.problem import Specification, ball
 from lpverify.result import Verdict
 from lpverify.settings import Settings
 
-DIGITS = Path(__file__).resolve().parent.parent / "lpverify/assets/digits-pgd.safetensors"
+DIGITS = Path(__file__).resolve().parent.parent / "lpverify/assets/digits-demo.safetensors"
 
 
 def is_exactly(network: Network, x: np.ndarray, label: int) -> bool:

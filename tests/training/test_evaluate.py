@@ -19,7 +19,7 @@ from lpverify.lowering import load_model
 from lpverify.training.card import header
 from lpverify.training.evaluate import Evaluation, Protocol, evaluate
 
-DIGITS = Path(__file__).resolve().parents[2] / "lpverify/assets/digits-pgd.safetensors"
+DIGITS = Path(__file__).resolve().parents[2] / "lpverify/assets/digits-demo.safetensors"
 NAMES = ["clean", "fgsm", "pgd", "dual", "certified"]
 
 
