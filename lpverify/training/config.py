@@ -22,7 +22,7 @@ CHOICES = {
     "lr_schedule": ("constant", "step", "cyclic", "cosine"),
     "device": ("auto", "cpu", "cuda"),
     "early_stopping": ("none", "clean", "robust"),
-    "augment": ("none", "shift-flip"),
+    "augment": ("none", "shift", "shift-flip"),
     "projection_estimator": ("median", "geometric"),
     "init": ("default", "ibp"),
 }
@@ -44,6 +44,7 @@ RANGES: dict[str, tuple[float, bool, float]] = {
     "threads": (0, True, 4096),
     "validation": (0, True, 0.5),
     "patience": (0, True, math.inf),
+    "shift": (1, True, math.inf),
     "train_limit": (0, True, math.inf),
     "eval_every": (1, True, math.inf),
     "eval_limit": (0, True, math.inf),
@@ -66,6 +67,7 @@ ONLY_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
     "eps_warmup": ("eps_schedule", ("linear", "smooth")),
     "eps_ramp": ("eps_schedule", ("linear", "smooth")),
     "patience": ("early_stopping", ("clean", "robust")),
+    "shift": ("augment", ("shift", "shift-flip")),
 }
 
 
@@ -104,7 +106,8 @@ class TrainConfig:
         validation: share of the training examples held out, each class alike, in [0, 0.5].
         early_stopping: what best.safetensors is best by: the held-out "clean" or "robust" error; "none": the last.
         patience: end after so many epochs without a better one; 0: never.
-        augment: "shift-flip": images shifted by up to an eighth of their side, and mirrored half of the time.
+        augment: "shift": images move by up to ``shift`` pixels each way; "shift-flip": and are mirrored half of the time.
+        shift: pixels, >= 1; 4 is usual for CIFAR-10.
         train_limit: so many training examples, the first ones; 0: all.
         eval_every: measure held-out and test examples every so many epochs, and after the last.
         eval_limit: of each so many, the first ones; 0: all.
@@ -151,6 +154,7 @@ class TrainConfig:
     early_stopping: str = "none"
     patience: int = 0
     augment: str = "none"
+    shift: int = 4
     train_limit: int = 0
     eval_every: int = 1
     eval_limit: int = 1000

@@ -26,7 +26,7 @@ from torch import Tensor
 from lpverify.errors import UsageError
 from lpverify.problem import Specification, ball
 from lpverify.run_folder import disk, write_atomic
-from lpverify.training.augment import shift_flip
+from lpverify.training.augment import augmented, check_augment
 from lpverify.training.checkpoint import BEST, LAST, header, write_checkpoint
 from lpverify.training.config import TrainConfig, differing, resolved
 from lpverify.training.methods import METHODS, AbstractTrainingMethod, Batch
@@ -70,6 +70,7 @@ def train(
         return _summarise(config, out, position)
     with _threads(config.threads):
         model = build_model(config)
+        check_augment(config, model.input_shape)
         splits = splits or load_splits(config, model.input_shape, model.num_classes)
         if position.data not in ("", splits.sha256):
             raise UsageError(f"{out}: the run that is there was trained on other data; choose another folder")
@@ -166,8 +167,7 @@ class _Run:
         for done, index in enumerate(batches):
             t = epoch - 1 + done / len(batches)
             chosen = self.part.select(index.to(self.model.device))
-            if config.augment == "shift-flip":
-                chosen = Part(shift_flip(chosen.x, live.generator), chosen.y)
+            chosen = replace(chosen, x=augmented(config, chosen.x, live.generator))
             for group in live.optimizer.param_groups:
                 group["lr"] = lr_at(config, t)
             batch = self._batch(chosen, eps_at(config, t), ramp(config, t), live.generator, live.memory)

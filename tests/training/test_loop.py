@@ -18,7 +18,7 @@ import lpverify
 from lpverify.errors import UsageError
 from lpverify.lowering import load_model
 from lpverify.training import read_config, train
-from lpverify.training.augment import shift_flip
+from lpverify.training.augment import check_augment, mirrored, shifted
 from lpverify.training.metrics import read_metrics
 from lpverify.training.model import build_model
 from lpverify.training.splits import load_splits, split
@@ -149,24 +149,31 @@ def test_digits_are_split_and_limited(tmp_path: Path) -> None:
 def test_shifts_and_mirrors_move_pixels_and_invent_none() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(200, 3, 16, 8, generator=generator) + 1
-    moved = shift_flip(x, generator)
     seen = set()
-    for before, after in zip(x, moved, strict=True):
+    for before, after in zip(x, mirrored(shifted(x, 1, generator), generator), strict=True):
         ways = [
             (down, right, flip)
-            for down in range(-2, 3) for right in range(-1, 2) for flip in (False, True)
+            for down in range(-1, 2) for right in range(-1, 2) for flip in (False, True)
             if torch.equal(after, _shifted(before, down, right, flip))
         ]  # fmt: skip
         assert len(ways) == 1
         seen.update(ways)
-    assert len(seen) == 30  # of 5 x 3 x 2 ways all occur among 200
+    assert len(seen) == 18  # of 3 x 3 x 2 ways all occur among 200
+
+
+def test_only_images_are_shifted_and_by_less_than_their_sides() -> None:
+    with pytest.raises(UsageError, match=r"augment: 'shift' needs images \(C, H, W\); small takes \(64,\)"):
+        check_augment(tiny_config(augment="shift", arch="small"), (64,))
+    with pytest.raises(UsageError, match="shift: 8 moves all of an image"):
+        check_augment(tiny_config(augment="shift-flip", shift=8), (1, 9, 8))
+    check_augment(tiny_config(augment="shift", shift=7), (1, 9, 8))
 
 
 def _shifted(image: torch.Tensor, down: int, right: int, flip: bool) -> torch.Tensor:
     height, width = image.shape[1:]
-    framed = torch.zeros(len(image), height + 4, width + 4)
-    framed[:, 2 + down : 2 + down + height, 2 + right : 2 + right + width] = image
-    out = framed[:, 2:-2, 2:-2]
+    framed = torch.zeros(len(image), height + 2, width + 2)
+    framed[:, 1 + down : 1 + down + height, 1 + right : 1 + right + width] = image
+    out = framed[:, 1:-1, 1:-1]
     return out.flip(2) if flip else out
 
 
