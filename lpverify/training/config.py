@@ -106,7 +106,7 @@ class TrainConfig:
         validation: share of the training examples held out, each class alike, in [0, 0.5].
         early_stopping: what best.safetensors is best by: the held-out "clean" or "robust" error; "none": the last.
         patience: end after so many epochs without a better one; 0: never.
-        augment: "shift": images move by up to ``shift`` pixels each way; "shift-flip": and are mirrored half of the time.
+        augment: "shift": images move by up to ``shift`` pixels each way; "shift-flip": and are mirrored half the time.
         shift: pixels, >= 1; 4 is usual for CIFAR-10.
         train_limit: so many training examples, the first ones; 0: all.
         eval_every: measure held-out and test examples every so many epochs, and after the last.
