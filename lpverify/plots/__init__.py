@@ -1,1 +1,1 @@
-"""Pictures of what was measured. Every module here draws one kind of picture from arrays or rows, and computes nothing."""
+"""Pictures of what was measured. Every module draws one kind of picture from arrays or rows, and computes nothing."""
