@@ -22,7 +22,7 @@ DPI = 200
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, VERMILION, PURPLE, BLACK, GREY = "#0072B2", "#D55E00", "#CC79A7", "#000000", "#8A8A8A"
 
-_RC: dict[str, Any] = {
+_RC: Any = {
     "figure.constrained_layout.use": True,
     "font.size": 8,
     "axes.titlesize": 8,
