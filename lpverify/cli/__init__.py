@@ -25,6 +25,7 @@ from lpverify.cli.check import check
 from lpverify.cli.detect import detect
 from lpverify.cli.evaluate import evaluate
 from lpverify.cli.export import export
+from lpverify.cli.figure import figure
 from lpverify.cli.info import info
 from lpverify.cli.radius import radius
 from lpverify.cli.train import train
@@ -55,7 +56,7 @@ def cli(ctx: click.Context, debug: bool) -> None:
         ctx.exit(2)
 
 
-for command in (verify, bounds, radius, attack, detect, evaluate, export, check, vnncomp, info, train):
+for command in (verify, bounds, radius, attack, detect, evaluate, export, check, vnncomp, info, train, figure):
     cli.add_command(command)
 
 
