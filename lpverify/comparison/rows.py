@@ -40,7 +40,7 @@ class Row:
         bracket_lower: the greatest of all methods' certified margins and of what ``milp`` claims for this row.
         bracket_upper: the least margin at a point of the exact input set that anything proposed for this row (the clean
             input, attacks, solvers' points), evaluated in float64 and rounded up.
-        gap: bracket_upper - margin: how far the method is below the least margin known; 0 for the attack.
+        gap: how far margin is from bracket_upper: below it for a method, above it for the attack.
         unstable: unstable neurons of each ReLU by the method's own pre-activation bounds, joined by "/".
         verdict: of the method alone on the whole example: "verified" where the checker proves all rows, "falsified"
             where a point that it proposed is a witness, else "unknown".
