@@ -49,6 +49,7 @@ RANGES: dict[str, tuple[float, bool, float]] = {
     "eval_every": (1, True, math.inf),
     "eval_limit": (0, True, math.inf),
     "stages": (1, True, 100),
+    "attack_radius": (0, False, math.inf),
     "attack_steps": (1, True, 10000),
     "attack_step": (0, False, math.inf),
     "replays": (1, True, 1000),
@@ -75,7 +76,7 @@ ONLY_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
 class TrainConfig:
     """A training run. Radii are in raw input units, lengths of time in epochs, fractions of them allowed.
 
-    The keys from ``attack_steps`` on belong to methods: None takes the method's default (the fields of the classes in
+    The keys from ``attack_radius`` on belong to methods: None takes the method's default (the fields of the classes in
     ``methods``), and a value is refused where the method does not use the key.
 
     Attributes:
@@ -112,6 +113,7 @@ class TrainConfig:
         eval_every: measure held-out and test examples every so many epochs, and after the last.
         eval_limit: of each so many, the first ones; 0: all.
         stages: of a cascade; 1: a single model.
+        attack_radius: of an attack's ball, in units of eps, > 0.
         attack_steps: gradient steps of an attack.
         attack_step: length of one step, in radii.
         replays: steps on one minibatch.
@@ -159,6 +161,7 @@ class TrainConfig:
     eval_every: int = 1
     eval_limit: int = 1000
     stages: int = 1
+    attack_radius: float | None = None
     attack_steps: int | None = None
     attack_step: float | None = None
     amp: bool | None = None
@@ -334,4 +337,4 @@ def _words(kind: Any) -> str:
 
 KINDS: dict[str, Any] = get_type_hints(TrainConfig)
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(TrainConfig)}
-METHOD_KEYS = {name for name in list(KINDS)[list(KINDS).index("attack_steps") :]}
+METHOD_KEYS = {name for name in list(KINDS)[list(KINDS).index("attack_radius") :]}

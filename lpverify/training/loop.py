@@ -198,9 +198,11 @@ class _Run:
     def _batch(
         self, part: Part, eps: float, progress: float, generator: torch.Generator, memory: dict[str, Tensor]
     ) -> Batch:
-        region = ball(part.x, eps, self.config.norm, self.config.clip)
+        norm, clip = self.config.norm, self.config.clip
+        region = ball(part.x, eps, norm, clip)
         spec = Specification.label(part.y, self.model.num_classes, part.x.dtype)
-        return Batch(self.model.network(), part.x, part.y, region, spec, eps, progress, generator, memory)
+        network = self.model.network()
+        return Batch(network, part.x, part.y, region, spec, eps, progress, generator, memory, norm, clip)
 
 
 def open_folder(config: TrainConfig, out: Path) -> Position:

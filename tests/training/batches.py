@@ -36,4 +36,4 @@ def make_batch(
     with torch.no_grad():
         y[::2] = network.forward(x)[::2].argmax(1)
     region, spec = ball(x, eps, norm), Specification.label(y, network.output_size)
-    return Batch(network, x, y, region, spec, eps, progress, torch.Generator().manual_seed(seed), {})
+    return Batch(network, x, y, region, spec, eps, progress, torch.Generator().manual_seed(seed), {}, norm, None)

@@ -122,6 +122,17 @@ def test_crown_ibp_goes_from_backward_to_interval_bounds() -> None:
     assert last == float(IBPTraining().losses(batches[2]).robust)
 
 
+@pytest.mark.parametrize("norm", ["inf", "2"])
+def test_mtl_attacks_a_ball_of_its_own_radius(norm: str) -> None:
+    network = live("dense")
+    near, far = (make_batch(network, norm=norm, eps=eps) for eps in (0.1, 0.3))
+    options = {"attack_steps": 3, "attack_step": 0.4, "share": 0.0, "regularise": 0.0}
+    wide = MTLIBPTraining(attack_radius=3.0, **options).losses(near)
+    assert torch.allclose(wide.loss, MTLIBPTraining(**options).losses(far).loss, rtol=1e-12)
+    assert wide.loss > MTLIBPTraining(**options).losses(near).loss
+    assert torch.equal(wide.broken, MTLIBPTraining(**options).losses(near).broken)  # bounded: the near ball
+
+
 def test_mtl_share_mixes_the_ends() -> None:
     def loss(share: float) -> float:
         return float(MTLIBPTraining(share=share).losses(make_batch(live("dense").detach())).loss)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lpverify.network import Network
-from lpverify.problem import Region, Specification
+from lpverify.problem import Clip, Region, Specification, ball
 
 if TYPE_CHECKING:
     from lpverify.training.config import TrainConfig
@@ -30,6 +30,7 @@ class Batch:
         progress: how far ``eps`` has come from ``eps_start`` to its final value, in [0, 1]; 1 after the ramp.
         generator: all randomness comes from here (a CPU generator; draws are moved to the device).
         memory: tensors that a method keeps from one step to the next; saved with the run's state.
+        norm, clip: of the balls.
     """
 
     network: Network
@@ -41,6 +42,12 @@ class Batch:
     progress: float
     generator: torch.Generator
     memory: dict[str, Tensor]
+    norm: str
+    clip: Clip
+
+    def widened(self, factor: float) -> Region:
+        """The balls with their radius times ``factor``."""
+        return ball(self.x, factor * self.eps, self.norm, self.clip)
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,8 +25,10 @@ class MTLIBPTraining(AbstractTrainingMethod):
     Source: De Palma et al. 2024 (arXiv 2305.13991), section 4, "MTL-IBP"; s is their alpha.
 
     Attributes:
+        attack_radius: of the attack's ball, in radii of the bounds' ball: robustness at the tested radius often gains
+            from attacks beyond it.
         attack_steps: gradient steps of the attack, from a random start.
-        attack_step: length of each, in radii.
+        attack_step: length of each, in the attack's radii.
         amp: attack in half precision.
         share: s, at every radius.
         init, regularise: as for ``ibp``.
@@ -34,6 +36,7 @@ class MTLIBPTraining(AbstractTrainingMethod):
 
     name: ClassVar[str] = "mtl-ibp"
     bounds: ClassVar[bool] = True
+    attack_radius: float = 1.0
     attack_steps: int = 1
     attack_step: float = 1.25
     amp: bool = False
@@ -45,7 +48,8 @@ class MTLIBPTraining(AbstractTrainingMethod):
         initialise(module, self.init, generator)
 
     def losses(self, batch: Batch) -> Losses:
-        point = attacked_point(batch, steps=self.attack_steps, step_size=self.attack_step, amp=self.amp)
+        wide = replace(batch, region=batch.widened(self.attack_radius))
+        point = attacked_point(wide, steps=self.attack_steps, step_size=self.attack_step, amp=self.amp)
         attacked = losses_at(batch, point)
         bound = IntervalBound().bound(batch.network, batch.region, batch.spec)
         bounded = mixed(batch, bound.margins, 1.0)
