@@ -17,8 +17,9 @@ from typing import Any
 
 from lpverify.errors import DataError
 
-# Digits of a number in the file: those that figures can show, and some more.
-DIGITS = 9
+# Digits of a margin in the file, those that figures can show and some more; and of seconds.
+DIGITS, CLOCK_DIGITS = 8, 4
+_CLOCKS = ("seconds", "cpu_seconds")
 
 
 @dataclass(frozen=True)
@@ -144,12 +145,12 @@ class RowFile:
 
 
 def _cells(row: Row) -> list[str]:
-    return [_cell(value) for value in astuple(row)]
+    return [_cell(name, value) for name, value in zip(COLUMNS, astuple(row), strict=True)]
 
 
-def _cell(value: object) -> str:
+def _cell(name: str, value: object) -> str:
     if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.{DIGITS}g}"
+        return "" if math.isnan(value) else f"{value:.{CLOCK_DIGITS if name in _CLOCKS else DIGITS}g}"
     return " ".join(str(value).split())
 
 
