@@ -1,7 +1,7 @@
 """The named problems of ``compare.py``: networks, the radii, and how much of each a costly method is given.
 
 Random networks of two inputs, made from a seed here (``random-4x100`` is that of Wong & Kolter 2018, figure 6: two
-inputs, four hidden layers of 100, two outputs, and its radii; ``random-1x50`` has one hidden layer, for the
+inputs, four hidden layers of 100, two outputs, and its radii, with weights as torch draws them; ``random-1x50`` has one hidden layer, for the
 semidefinite relaxation); the shipped networks of the two-dimensional problem and of the digits; and MNIST networks by
 their authors, which need ``--data``. Images stay inside [0, 1].
 """
@@ -113,7 +113,7 @@ PLANE = ("0.05", "0.1", "0.25")
 
 PROBLEMS: dict[str, Problem] = {
     "random-4x100": Problem(random_net(0, 2, 100, 100, 100, 100, 2), PLANE, costly=solvers(5, 30.0, 60.0, 30.0)),
-    "random-1x50": Problem(random_net(1, 2, 50, 5), PLANE, costly=solvers(3, 30.0, 30.0, 30.0, 60.0)),
+    "random-1x50": Problem(random_net(1, 2, 50, 5), ("0.1", "0.25", "0.5"), costly=solvers(3, 30.0, 30.0, 30.0, 60.0)),
     "toy2d-standard": Problem(shipped("toy2d-standard", "toy2d"), ("0.04", "0.08", "0.16"), costly=FEW),
     "toy2d-dual": Problem(shipped("toy2d-dual", "toy2d"), ("0.04", "0.08", "0.16"), costly=FEW),
     **{
