@@ -23,11 +23,24 @@ if TYPE_CHECKING:
               help="Seconds an example, for the certified error.")  # fmt: skip
 @click.option("--steps", type=click.IntRange(min=1), default=50, show_default=True, help="Of PGD.")
 @click.option("--restarts", type=click.IntRange(min=1), default=10, show_default=True, help="Of PGD.")
+@click.option("--confidence", type=Positive(), metavar="P", help="Also bound over random projections so that an "
+              "example's bounds hold with probability >= P, like 0.99: a share of its own, which certifies nothing.",
+              )  # fmt: skip
+@click.option("--projections", type=click.IntRange(min=2), metavar="K", help="Of that bound; by default so many that "
+              "no estimated norm has to grow by more than a half.")  # fmt: skip
 @ENGINE
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN/",
               help="Folder for the card: that of the training, say.")  # fmt: skip
 def evaluate(
-    model: Path, out: Path, steps: int, restarts: int, timeout: float, certify: str | None, **given: Any
+    model: Path,
+    out: Path,
+    steps: int,
+    restarts: int,
+    timeout: float,
+    certify: str | None,
+    confidence: float | None,
+    projections: int | None,
+    **given: Any,
 ) -> None:
     """Measure clean, FGSM, PGD, dual-bound and certified error, each with its count and the command that makes it.
 
@@ -40,11 +53,15 @@ def evaluate(
     from lpverify.settings import require_device
     from lpverify.table import print_table, progress
     from lpverify.training.card import write_card
+    from lpverify.training.evaluate import PROJECTED
     from lpverify.training.evaluate import evaluate as measure
 
     require_device(given["device"])
     network = load_network(model, given)
-    protocol = _protocol(given, steps=steps, restarts=restarts, timeout=timeout, certify=certify)
+    protocol = _protocol(
+        given, steps=steps, restarts=restarts, timeout=timeout, certify=certify, confidence=confidence,
+        projections=projections,
+    )  # fmt: skip
     examples = load_data(
         given["data"], data_dir=given["data_dir"], split=given["split"], scale=given["scale"]
     )
@@ -53,6 +70,7 @@ def evaluate(
     found = measure(network, examples, protocol, model=str(model), out=out, watch=progress)
     write_card(out, model, network, found)
     print_table("errors", ("error", "share", "count", "of", "seconds"), _rows(found), _note(protocol))
+    click.echo("".join(f"{m.name}: {m.meaning}\n" for m in found.measures if m.name == PROJECTED), nl=False)
     click.echo(f"model card: {out / 'card.md'}; evidence of the certified error: {out / 'certified'}")
 
 

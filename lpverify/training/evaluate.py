@@ -6,7 +6,9 @@ example that the network gets wrong counts as wrong in every one of them. On the
     clean <= FGSM <= PGD <= certified error <= 1,
 
 for a witness is a point that was evaluated exactly and a certificate excludes it; the certified error is the share not
-verified. The dual bound's error counts the examples with a margin that is not > 0, in the engine's float32.
+verified. The dual bound's error counts the examples with a margin that is not > 0, in the engine's float32. Where it is
+asked for, ``projected`` counts the same of a bound that holds only with a probability (``probable``): it is told apart
+from the certified error, has no place in this order, and certifies nothing.
 """
 
 from __future__ import annotations
@@ -24,16 +26,18 @@ import torch
 from numpy.typing import NDArray
 
 from lpverify.data import Examples, check_inside, check_labels, check_range, check_shape, select
+from lpverify.errors import UsageError
 from lpverify.falsify import attack_stream
 from lpverify.network import Network
 from lpverify.result import Result, Verdict
 from lpverify.run_folder import RunFolder, network_file
 from lpverify.settings import Settings
 from lpverify.summary import Tally, machine, summary
+from lpverify.training.probable import check_probable, probable
 from lpverify.verify import bound_table, claim_of, verify_stream
 
 Watch = Callable[[Iterable[Result], int, str], Iterator[Result]]
-CERTIFIED = "certified"
+CERTIFIED, PROJECTED = "certified", "projected"
 
 
 def unwatched(results: Iterable[Result], total: int, what: str) -> Iterator[Result]:
@@ -52,6 +56,8 @@ class Protocol:
         certify: those of the certified error, as indices of the data set; None for the same as ``index``.
         steps, restarts: of PGD.
         timeout: seconds an example for the certified error.
+        confidence: with which the bound over random projections holds for an example, in (0, 1); None: not measured.
+        projections: of that bound; None: ``probable`` chooses.
         device, dtype, batch_size, seed: see ``Settings``.
         source: arguments of the commands that tell how the model file is read, like ("--arch", "small").
     """
@@ -68,11 +74,24 @@ class Protocol:
     steps: int = 50
     restarts: int = 10
     timeout: float = 10.0
+    confidence: float | None = None
+    projections: int | None = None
     device: str = "cpu"
     dtype: str = "float32"
     batch_size: int | None = None
     seed: int = 0
     source: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a confidence that cannot be had.
+
+        Raises:
+            UsageError: see ``probable.check_probable``.
+        """
+        if self.confidence is not None:
+            check_probable(self.norm, self.confidence, self.projections)
+        elif self.projections is not None:
+            raise UsageError(f"projections: {self.projections} has an effect only with confidence; give --confidence")
 
     def settings(self, method: str = "auto", timeout: float | None = None) -> Settings:
         """The pipeline's settings for one of the measurements."""
@@ -114,7 +133,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The errors of one network under one protocol: clean, fgsm, pgd, dual, certified.
+    """The errors of one network under one protocol: clean, fgsm, pgd, dual, projected where asked for, certified.
 
     Attributes:
         measures: in this order.
@@ -187,6 +206,8 @@ def evaluate(
             measures.append(Measure("clean", tally.misclassified, len(y), "wrong without any change", command, seconds))
         measures.append(Measure(name, tally.verdicts[Verdict.FALSIFIED], len(y), meaning, command, seconds))
     measures.append(_dual(network, chosen.x, y, protocol, model))
+    if protocol.confidence is not None:
+        measures.append(_projected(network, chosen.x, y, protocol, model, protocol.confidence))
     measures.append(_certified(network, examples, protocol, model, out, watch))
     sha256 = network_file(network)[1]
     where = machine(protocol.device, torch.get_num_threads())
@@ -221,6 +242,23 @@ def _dual(network: Network, x: NDArray[Any], y: NDArray[np.int64], protocol: Pro
     command = protocol.command("bounds", model, protocol.index, "--method", "dual")
     meaning = "some margin of the dual bound is not > 0"
     return Measure("dual", count, len(y), meaning, command, time.perf_counter() - began)
+
+
+def _projected(
+    network: Network, x: NDArray[Any], y: NDArray[np.int64], protocol: Protocol, model: str, confidence: float
+) -> Measure:
+    began = time.perf_counter()
+    found = probable(network, x, y, protocol.settings(), confidence, protocol.projections)
+    words = ["--confidence", f"{confidence!r}", "--projections", str(found.projections)]
+    for option, value in (("--certify", protocol.certify), ("--timeout", f"{protocol.timeout:g}"),
+                          ("--steps", protocol.steps), ("--restarts", protocol.restarts)):  # fmt: skip
+        words += [] if value is None else [option, str(value)]
+    meaning = (
+        f"some margin of the dual bound by {found.projections} projections is not > 0; the margins hold for an example "
+        f"with probability >= {confidence!r}, and certify nothing"
+    )
+    command = protocol.command("evaluate", model, protocol.index, *words, "--out", "RUN/")
+    return Measure(PROJECTED, int(found.open.sum()), len(y), meaning, command, time.perf_counter() - began)
 
 
 def _certified(

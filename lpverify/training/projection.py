@@ -89,7 +89,7 @@ def probable_margins(
     """
     if not 0 < delta < 1:
         raise UsageError(f"delta: {delta!r} must be in (0, 1)")
-    rule, failure = find_estimator(estimator, count), _share(delta, count_norms(network, region))
+    rule, failure = find_estimator(estimator, count), failure_share(delta, count_norms(network, region))
     l1, l2 = rule.factor(count, failure), normal_factor(count, failure)
     norms = (lambda columns: l1 * rule.estimate(columns), lambda columns: l2 * normal_estimate(columns))
     layers = _layers(network, region, count, generator, norms, fresh=True)
@@ -104,7 +104,7 @@ def enough_projections(norms: int, delta: float, factor: float, estimator: str =
     """
     if not (0 < delta < 1 and factor > 1):
         raise UsageError(f"delta: {delta!r} must be in (0, 1), and factor {factor!r} > 1")
-    rule, failure = find_estimator(estimator, 2), _share(delta, norms)
+    rule, failure = find_estimator(estimator, 2), failure_share(delta, norms)
     low, high = rule.least - 1, rule.least
     while rule.factor(high, failure) > factor:
         low, high = high, 2 * high
@@ -121,7 +121,7 @@ def count_norms(network: Network, region: Region) -> int:
     return units * (2 if isinstance(region, Ball) else 1)
 
 
-def _share(delta: float, norms: int) -> float:
+def failure_share(delta: float, norms: int) -> float:
     """The failure probability of one norm; the factors are for less than a half."""
     return min(delta / max(1, norms), 0.49)
 
