@@ -1,9 +1,9 @@
 """The named problems of ``compare.py``: networks, the radii, and how much of each a costly method is given.
 
-Random networks of two inputs, made from a seed here (``random-4x100`` is that of Wong & Kolter 2018, figure 6: two
-inputs, four hidden layers of 100, two outputs, and its radii, with weights as torch draws them; ``random-1x50`` has one hidden layer, for the
-semidefinite relaxation); the shipped networks of the two-dimensional problem and of the digits; and MNIST networks by
-their authors, which need ``--data``. Images stay inside [0, 1].
+Random networks of two inputs, made from a seed here with weights as torch draws them (``random-4x100`` has the sizes
+and radii of Wong & Kolter 2018, figure 6; ``random-1x50`` has one hidden layer, for the semidefinite relaxation); the
+shipped networks of the two-dimensional problem and of the digits; and MNIST networks by their authors, which need
+``--data``. Images stay inside [0, 1].
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from lpverify import __version__
 from lpverify.cli.attack import attack
 from lpverify.cli.bounds import bounds
 from lpverify.cli.check import check
+from lpverify.cli.compare import compare
 from lpverify.cli.detect import detect
 from lpverify.cli.evaluate import evaluate
 from lpverify.cli.export import export
@@ -56,7 +57,7 @@ def cli(ctx: click.Context, debug: bool) -> None:
         ctx.exit(2)
 
 
-for command in (verify, bounds, radius, attack, detect, evaluate, export, check, vnncomp, info, train, figure):
+for command in (verify, bounds, radius, attack, detect, evaluate, export, check, compare, vnncomp, info, train, figure):
     cli.add_command(command)
 
 
