@@ -28,7 +28,8 @@ def train(config: Path, data_dir: Path | None, out: Path, card: bool) -> None:
     The card states clean, FGSM, PGD, dual-bound and, of the first 100 examples, certified error.
 
     With stages above 1 it trains a cascade: RUN/stage-1, RUN/stage-2, ..., each on the examples that those before it
-    do not certify, and RUN/cascade.toml, which `lpverify verify` takes. A cascade has no card.
+    do not certify, and RUN/cascade.toml, which `lpverify verify` takes. Its card states which of the
+    first 100 examples it answers wrongly, not at all, or without a proof.
     """
     import dataclasses
 
@@ -48,22 +49,26 @@ def train(config: Path, data_dir: Path | None, out: Path, card: bool) -> None:
             summary = run(read, out, command=command, report=bar.report)
     if read.stages > 1:
         _print_stages(summary)
-        return
-    _print(summary, out)
+    else:
+        _print(summary, out)
     if card:
-        _write_card(read, out)
+        _write_card(read, out, command)
 
 
-def _write_card(config: TrainConfig, out: Path) -> None:
-    """Measure the best checkpoint, unless its card is there already, and print its errors."""
+def _write_card(config: TrainConfig, out: Path, command: str) -> None:
+    """Measure the best checkpoint or the cascade, unless its card is there already, and print the errors."""
     from lpverify.table import print_table, progress
     from lpverify.training.card import has_card, make_card
+    from lpverify.training.cascade_card import has_cascade_card, make_cascade_card
 
-    if has_card(out):
+    if (has_cascade_card if config.stages > 1 else has_card)(out):
         return
-    errors = make_card(out, config, watch=progress)["errors"]
-    rows = [(name, f"{e['error']:.2%}", str(e["count"]), str(e["total"])) for name, e in errors.items()]
-    print_table("best checkpoint", ("error", "share", "count", "of"), rows)
+    if config.stages > 1:
+        card = make_cascade_card(out, config, command=command, watch=progress)
+    else:
+        card = make_card(out, config, watch=progress)
+    rows = [(name, f"{e['error']:.2%}", str(e["count"]), str(e["total"])) for name, e in card["errors"].items()]
+    print_table("cascade" if config.stages > 1 else "best checkpoint", ("error", "share", "count", "of"), rows)
     click.echo(f"model card: {out / 'card.md'}")
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -36,11 +36,12 @@ from lpverify.summary import Tally, machine, summary
 from lpverify.training.probable import check_probable, probable
 from lpverify.verify import bound_table, claim_of, verify_stream
 
+T = TypeVar("T")
 Watch = Callable[[Iterable[Result], int, str], Iterator[Result]]
 CERTIFIED, PROJECTED = "certified", "projected"
 
 
-def unwatched(results: Iterable[Result], total: int, what: str) -> Iterator[Result]:
+def unwatched(results: Iterable[T], total: int, what: str) -> Iterator[T]:
     """No progress bar."""
     return iter(results)
 
@@ -100,6 +101,10 @@ class Protocol:
             device=self.device, dtype=self.dtype, batch_size=self.batch_size, seed=self.seed,
         )  # fmt: skip
 
+    def record(self) -> dict[str, Any]:
+        """The protocol for a JSON file."""
+        return {**asdict(self), "data_dir": None if self.data_dir is None else str(self.data_dir)}
+
     def command(self, name: str, model: str, index: str | None, *more: str) -> str:
         """The command line that measures one number again; an option at its default is left out."""
         words = ["lpverify", name, model, *self.source, "--data", self.data]
@@ -130,6 +135,10 @@ class Measure:
         """The share, in [0, 1]."""
         return self.count / self.total
 
+    def record(self) -> dict[str, Any]:
+        """The measure for a JSON file."""
+        return {**asdict(self), "error": self.error}
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -154,11 +163,9 @@ class Evaluation:
 
     def record(self) -> dict[str, Any]:
         """The evaluation for a JSON file."""
-        protocol = asdict(self.protocol)
-        protocol["data_dir"] = None if self.protocol.data_dir is None else str(self.protocol.data_dir)
         return {
-            "errors": {m.name: {**asdict(m), "error": m.error} for m in self.measures},
-            "protocol": protocol,
+            "errors": {m.name: m.record() for m in self.measures},
+            "protocol": self.protocol.record(),
             "network": {"sha256": self.network},
             "data": {"source": self.source, "sha256": self.data},
             **self.machine,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from lpverify.lowering import load_model
 from lpverify.problem import Specification
 from lpverify.settings import Settings
 from lpverify.training import TrainConfig
+from lpverify.training import card as card_module
 from lpverify.training.cascade import train_cascade
+from lpverify.training.cascade_card import has_cascade_card
 from lpverify.training.splits import load_splits
 
 CONFIG = TrainConfig(
@@ -144,14 +147,48 @@ eval_limit = 50
 """
 
 
-def test_the_command_trains_a_cascade_that_verify_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_trains_a_cascade_that_verify_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "config.toml").write_text(TOML + "stages = 2\n")
-    assert main(["train", str(tmp_path / "config.toml"), "--out", str(tmp_path / "run")]) == 0
+    run = tmp_path / "run"
+    ask = ["train", str(tmp_path / "config.toml"), "--out", str(run)]
+    assert main([*ask, "--no-card"]) == 0 and not (run / "card.json").exists()
     assert "cascade.toml, for lpverify verify" in capsys.readouterr().out
-    ask = ["--data", "digits", "--index", "0:20", "--eps", "0.04", "--clip", "0", "1", "--method", "dual"]
-    cascade = str(tmp_path / "run" / "cascade.toml")
-    assert main(["verify", cascade, *ask, "--out", str(tmp_path / "verified")]) == 0
-    assert main(["check", str(tmp_path / "verified"), "--data", "digits"]) == 0
+    monkeypatch.setattr(card_module, "CERTIFY", 25)
+    assert main(ask) == 0
+    assert "model card" in capsys.readouterr().out
+    card = json.loads((run / "card.json").read_text())
+    errors = card["errors"]
+    assert list(errors) == ["clean", "no certificate", "wrong", "error", "certified"]
+    assert {error["total"] for error in errors.values()} == {25} and len(card["stages"]) == 2
+    # The command of the card gives its numbers, and both runs' evidence holds.
+    monkeypatch.chdir(tmp_path)
+    assert main(shlex.split(errors["certified"]["command"])[1:]) == 0
+    for folder in (tmp_path / "RUN" / "certified", run / "certified"):
+        assert main(["check", str(folder), "--data", "digits"]) == 0
+        summary = json.loads((folder / "summary.json").read_text())
+        assert errors["no certificate"]["count"] == summary["no_certificate"] > 0
+        assert errors["wrong"]["count"] == summary["certified_wrong"]
+        assert errors["error"]["error"] == summary["error"]
+        assert errors["certified"]["error"] == summary["robust_error_upper"] >= summary["error"]
+        assert [stage["answers"] for stage in card["stages"]] == summary["answers_by_stage"]
+    lines = [json.loads(line) for line in (run / "certified" / "results.jsonl").read_text().splitlines()]
+    answers = [line["predicted"][-1] if line["answer"] is None else line["answer"] for line in lines]
+    wrong = [answer != line["label"] for answer, line in zip(answers, lines, strict=True)]
+    assert errors["clean"]["count"] == sum(wrong) <= errors["error"]["count"]
+    for k, stage in enumerate(card["stages"]):
+        assert stage["file"] == f"stage-{k + 1}/best.safetensors"
+        assert stage["clean_errors"] == sum(line["predicted"][k] != line["label"] for line in lines)
+    text = (run / "card.md").read_text()
+    assert errors["certified"]["command"] in text and "stages = 2" in text
+    assert card["command"].startswith("lpverify train") and card["command"] in text
+    assert f"| no certificate | {100 * errors['no certificate']['error']:.2f} % |" in text
+    # A card that is there is kept, and one of other stages is not.
+    written = (run / "card.json").stat().st_mtime_ns
+    assert main(ask) == 0 and (run / "card.json").stat().st_mtime_ns == written
+    (run / "card.json").write_text(json.dumps({**card, "checkpoint_sha256": "0"}))
+    assert not has_cascade_card(run)
 
 
 def test_the_command_writes_a_card_of_a_single_model_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

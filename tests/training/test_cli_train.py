@@ -32,6 +32,8 @@ threads = 1
 device = "cpu"
 """
 
+COLUMNS = ("error", "robust_error")
+
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
@@ -53,6 +55,19 @@ def test_a_trained_checkpoint_is_verified_without_naming_its_architecture(
     verify = ["verify", str(run / "best.safetensors"), "--data", "digits", "--index", "0:5", "--eps", "0.005"]
     assert main([*verify, "--out", str(tmp_path / "verified")]) == 0
     assert main(["check", str(tmp_path / "verified")]) == 0
+    capsys.readouterr()
+    # The card of such a run compares its best epoch with its last.
+    ask = ["--data", "digits", "--index", "0:3", "--eps", "0.005", "--steps", "1", "--restarts", "1"]
+    assert main(["evaluate", str(run / "best.safetensors"), *ask, "--out", str(run)]) == 0
+    card = json.loads((run / "card.json").read_text())
+    assert card["epochs"]["best"] == summary["best"] and card["epochs"]["last"] == summary["last"]
+    text = (run / "card.md").read_text()
+    assert "| epoch | validation: clean error | validation: robust error | test: clean error | test: robust" in text
+    for name in ("best", "last"):
+        line = summary[name]
+        errors = [f"{100 * line[f'{part}_{c}']:.2f} %" for part in ("validation", "test") for c in COLUMNS]
+        assert f"| {name}: {line['epoch']} | {' | '.join(errors)} |" in text
+    assert f"is {100 * summary['robust_overfitting']:+.2f} points from the best one's." in text
     capsys.readouterr()
     # The same command again says what there is and trains nothing.
     before = (run / "metrics.jsonl").read_bytes()
