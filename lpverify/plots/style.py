@@ -70,7 +70,17 @@ STYLES = {
     "sdp": MethodStyle("SDP", "#8C510A", "X", "-."),
     "exact": MethodStyle("exact", BLACK, "*", "-"),
     "milp": MethodStyle("MILP", BLACK, "*", "-"),
+    "search": MethodStyle("search", BLACK, "*", "-"),
     "attack": MethodStyle("attack", VERMILION, "x", ":"),
+}
+
+# How networks were trained, where pictures tell networks apart: by a bound as that bound, against attacks as those.
+TRAINED = {
+    "standard": MethodStyle("standard", BLACK, "o", "-"),
+    "pgd": MethodStyle("PGD", VERMILION, "x", ":"),
+    "dual": MethodStyle("dual", ORANGE, "s", "-"),
+    "ibp": MethodStyle("interval", GREY, "v", "--"),
+    "random": MethodStyle("random", PURPLE, "P", "-."),
 }
 
 
@@ -81,10 +91,21 @@ def styled() -> Iterator[None]:
         yield
 
 
-def new_figure(rows: int = 1, columns: int = 1, *, width: float = COLUMN, height: float = HEIGHT, **given: Any) -> Any:
+def new_figure(
+    rows: int = 1, columns: int = 1, *, width: float = COLUMN, height: float = HEIGHT, **given: Any
+) -> tuple[Figure, Any]:
     """A figure that no global state knows, and its axes as ``Figure.subplots`` returns them; call inside ``styled``."""
     figure = Figure(figsize=(width, height))
     return figure, figure.subplots(rows, columns, **given)
+
+
+def legend_above(figure: Figure, axes: Any, columns: int) -> None:
+    """One legend for all axes, above them: the labels of the first that have each."""
+    found: dict[str, Any] = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    figure.legend(found.values(), found.keys(), loc="outside upper center", ncols=columns)
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
