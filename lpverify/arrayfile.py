@@ -1,4 +1,4 @@
-"""Reading arrays from files that may lie: npz and idx, with every size checked before memory is taken.
+"""Reading arrays from files that may lie: npz, idx and mat, with every size checked before memory is taken.
 
 A refused file raises DataError with one line; nothing here unpickles anything.
 """
@@ -27,6 +27,8 @@ CAP = 2 * 2**30
 # Deflate cannot expand by more than 1032 to 1; a larger claim is a lie about the size.
 DEFLATE_RATIO = 1032
 HEADER_SLACK = 2**16
+# Bytes of a number in MATLAB's arrays that are read.
+MATLAB_BYTES = {"double": 8, "single": 4, "uint8": 1, "int8": 1, "uint16": 2, "int16": 2, "uint32": 4, "int32": 4}
 
 
 def require_file(path: Path) -> int:
@@ -119,6 +121,31 @@ def read_idx(path: Path, ndim: int, *, cap: int = CAP) -> NDArray[np.uint8]:
         if len(data) != count or stream.read(1):
             raise DataError(f"{path}: the header says {count} bytes of data; the file has fewer or more")
     return np.frombuffer(data, dtype=np.uint8).reshape(shape)
+
+
+def read_mat(path: Path, names: tuple[str, ...], *, cap: int = CAP) -> dict[str, NDArray[Any]]:
+    """The number arrays of a MATLAB file (version 4 to 7.2, by scipy) that are called ``names``.
+
+    Raises:
+        DataError: if the file is no such thing, lacks one of them, or needs more than ``cap`` bytes.
+    """
+    from scipy import io
+
+    require_file(path)
+    try:
+        found = {name: (shape, kind) for name, shape, kind in io.whosmat(str(path))}
+        for name in names:
+            shape, kind = found.get(name, ((), "missing"))
+            if kind not in MATLAB_BYTES:
+                raise DataError(f"{path}: its {name} is {kind}; expected an array of numbers")
+            if math.prod(shape) * MATLAB_BYTES[kind] > cap:
+                raise DataError(f"{path}: {name} claims shape {shape}, more than the limit of {cap} bytes")
+        arrays = io.loadmat(str(path), variable_names=names)
+        return {name: np.asarray(arrays[name]) for name in names}
+    except DataError:
+        raise
+    except Exception as error:  # on damaged bytes scipy raises what it comes upon: index, type, zlib errors, its own
+        raise DataError(f"{path}: damaged or not a MATLAB file of version 4 to 7.2 ({_one_line(error)})") from None
 
 
 @contextlib.contextmanager

@@ -49,8 +49,8 @@ def load_data(
     Args:
         name_or_path: a key of DATASETS, or a path that ends in .npz.
         data_dir: folder with the data set's own files (idx files of MNIST and Fashion-MNIST, gzip or not; the
-            binary batches of CIFAR-10; the text files of HAR), here or one folder below. Without it OpenML is
-            asked, through scikit-learn's cache; digits needs neither.
+            binary batches of CIFAR-10; the cropped digits of SVHN as .mat; the text files of HAR), here or one folder
+            below. Without it OpenML is asked, through scikit-learn's cache; digits and toy2d need neither.
         split: "train" or "test"; a file has no splits.
         scale: divide a file's x by this, in its float dtype; integers become float32 first.
 

@@ -1,10 +1,11 @@
 """The named data sets as arrays, from local files, scikit-learn or OpenML.
 
-Pixels are in [0, 1]: k / 255 (digits: k / 16), both as float32. Images are (channel, height, width). Splits
-are fixed: MNIST, Fashion-MNIST, CIFAR-10, SVHN and HAR have their own; digits, which has none, takes the
-first 1397 of scikit-learn's 1797 images as train and the last 400 as test. From OpenML, which stores both
-splits one after the other, train is the first part; its images are taken to be channel by channel. toy2d is made
-here, of points in the unit square, and its one split serves as both.
+Files of their own are idx (MNIST, Fashion-MNIST), the binary version (CIFAR-10), cropped digits as .mat (SVHN) and the
+UCI text files (HAR). Pixels are in [0, 1]: k / 255 (digits: k / 16), both as float32. Images are (channel, height,
+width). Splits are fixed: MNIST, Fashion-MNIST, CIFAR-10, SVHN and HAR have their own; digits, which has none, takes the
+first 1397 of scikit-learn's 1797 images as train and the last 400 as test. From OpenML, which stores both splits one
+after the other, train is the first part; its images are taken to be channel by channel. toy2d is made here, of points
+in the unit square, and its one split serves as both.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lpverify.arrayfile import read_idx, require_file
+from lpverify.arrayfile import read_idx, read_mat, require_file
 from lpverify.errors import DataError
 
 Array = NDArray[Any]
@@ -26,6 +27,7 @@ Array = NDArray[Any]
 Loaded = tuple[Array, Array, int]
 
 DIGITS_TRAIN = 1397
+CIFAR10_RECORD, HAR_FEATURES = 1 + 3 * 32 * 32, 561
 TOY_POINTS, TOY_DISTANCE = 12, 0.16
 
 
@@ -55,34 +57,45 @@ def _idx_pair(openml: str, folders: tuple[str, ...]) -> Callable[[Path | None, s
 
 
 def _cifar10(data_dir: Path | None, split: str) -> Loaded:
+    """The binary version; the other is pickled, and what unpickles runs code."""
     if data_dir is None:
         return _openml("CIFAR_10", 50000, (3, 32, 32), split)
     names = [f"data_batch_{k}.bin" for k in range(1, 6)] if split == "train" else ["test_batch.bin"]
-    files = [_find(data_dir, ("cifar-10-batches-bin", "cifar10"), name) for name in names]
+    files = [_find(data_dir, ("cifar-10-batches-bin", "cifar10"), name, "the binary version's files") for name in names]
     for path in files:
-        if require_file(path) != 10000 * 3073:
-            raise DataError(f"{path}: not a CIFAR-10 binary batch of 10000 images (30730000 bytes)")
-    rows = np.concatenate([np.fromfile(path, dtype=np.uint8).reshape(-1, 3073) for path in files])
+        if require_file(path) % CIFAR10_RECORD:
+            raise DataError(f"{path}: not a CIFAR-10 binary batch, whose images take {CIFAR10_RECORD} bytes each")
+    rows = np.concatenate([np.fromfile(path, dtype=np.uint8).reshape(-1, CIFAR10_RECORD) for path in files])
     return _unit(rows[:, 1:].reshape(-1, 3, 32, 32), 255), rows[:, 0], 10
 
 
 def _svhn(data_dir: Path | None, split: str) -> Loaded:
-    if data_dir is not None:
-        raise DataError("svhn: its .mat files are not read; leave --data-dir out for OpenML, or convert to FILE.npz")
-    x, y, _ = _openml("SVHN", 73257, (3, 32, 32), split)
-    return x, y % 10, 10  # the digit 0 is stored as class 10
+    """Format 2, cropped digits; the digit 0 is stored as class 10."""
+    if data_dir is None:
+        x, y, _ = _openml("SVHN", 73257, (3, 32, 32), split)
+        return x, y % 10, 10
+    path = _find(data_dir, ("svhn", "SVHN"), f"{split}_32x32.mat")
+    arrays = read_mat(path, ("X", "y"))
+    x, y = arrays["X"], arrays["y"].ravel()
+    if x.dtype != np.uint8 or x.shape[:3] != (32, 32, 3) or x.ndim != 4:
+        raise DataError(f"{path}: X has shape {x.shape} of {x.dtype}, expected bytes (32, 32, 3, images)")
+    if not np.isin(y, np.arange(1, 11)).all():
+        raise DataError(f"{path}: y has other values than the whole numbers 1 to 10")
+    return _unit(x.transpose(3, 2, 0, 1), 255), y.astype(np.int64) % 10, 10
 
 
 def _har(data_dir: Path | None, split: str) -> Loaded:
     if data_dir is None:
-        return _openml("har", 7352, (561,), split, pixels=False)
+        return _openml("har", 7352, (HAR_FEATURES,), split, pixels=False)
     folders = (split, f"UCI HAR Dataset/{split}")
     files = [_find(data_dir, folders, f"{kind}_{split}.txt") for kind in "Xy"]
     try:
-        x, y = (np.loadtxt(path, dtype=kind) for path, kind in zip(files, (np.float64, np.int64), strict=True))
+        x, y = np.loadtxt(files[0], dtype=np.float64, ndmin=2), np.loadtxt(files[1], dtype=np.int64, ndmin=1)
     except (ValueError, OSError) as error:
         text = " ".join(str(error).split())[:100]
         raise DataError(f"{files[0].parent}: not the text files of HAR ({text})") from None
+    if x.shape[1] != HAR_FEATURES:
+        raise DataError(f"{files[0]}: has {x.shape[1]} numbers a line, expected the {HAR_FEATURES} features of HAR")
     return x.astype(np.float32), y - 1, 6
 
 
@@ -100,14 +113,14 @@ def _toy2d(data_dir: Path | None, split: str) -> Loaded:
     return points, generator.integers(0, 2, TOY_POINTS), 2
 
 
-def _find(data_dir: Path, folders: tuple[str, ...], name: str) -> Path:
+def _find(data_dir: Path, folders: tuple[str, ...], name: str, what: str = "the data set's files") -> Path:
     """The file, plain or .gz, in the data folder or one of the usual folders below it."""
     for folder in ("", *folders):
         for ending in ("", ".gz"):
             path = Path(data_dir, folder, name + ending)
             if path.exists():
                 return path
-    raise DataError(f"{data_dir}: holds no {name} or {name}.gz; give the folder of the data set's files as --data-dir")
+    raise DataError(f"{data_dir}: holds no {name} or {name}.gz; give the folder of {what} as --data-dir")
 
 
 def _openml(name: str, train: int, shape: tuple[int, ...], split: str, *, pixels: bool = True) -> Loaded:

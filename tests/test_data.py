@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -90,29 +91,145 @@ def test_mnist_and_fashion_are_read_as_float32_quotients(shared_data: Path, tmp_
     assert np.bincount(fashion.y).tolist() == [6000] * 10
 
 
-def test_cifar10_batches_are_channel_first(tmp_path: Path) -> None:
-    rows = np.zeros((10000, 3073), dtype=np.uint8)
-    rows[:, 0] = np.arange(10000) % 10
-    rows[3, 1 + 1024 + 5 * 32 + 6] = 255  # green, row 5, column 6
-    rows.tofile(tmp_path / "test_batch.bin")
-    examples = load_data("cifar10", data_dir=tmp_path)
-    assert examples.x.shape == (10000, 3, 32, 32)
-    assert np.argwhere(examples.x == 1).tolist() == [[3, 1, 5, 6]]
+def write_cifar10(path: Path, labels: list[int]) -> np.ndarray:
+    """A binary batch: for each image its label and 1024 bytes each of red, green and blue, row after row."""
+    images = np.random.default_rng(labels[0]).integers(0, 256, (len(labels), 3, 32, 32), dtype=np.uint8)
+    path.write_bytes(b"".join(bytes([y]) + image.tobytes() for y, image in zip(labels, images, strict=True)))
+    return images
+
+
+def test_cifar10_batches_are_channel_first_and_in_order(tmp_path: Path) -> None:
+    folder = tmp_path / "cifar-10-batches-bin"
+    folder.mkdir()
+    parts = [write_cifar10(folder / f"data_batch_{k}.bin", [k, 9, 0]) for k in range(1, 6)]
+    test = write_cifar10(folder / "test_batch.bin", [7, 8])
+    train = load_data("cifar10", data_dir=tmp_path, split="train")
+    assert train.y is not None and train.y.tolist() == [label for k in range(1, 6) for label in (k, 9, 0)]
+    assert np.array_equal(train.x, np.concatenate(parts).astype(np.float32) / np.float32(255))
+    examples = load_data("cifar10", data_dir=folder)
+    assert examples.y is not None and examples.y.tolist() == [7, 8] and examples.num_classes == 10
+    assert examples.x.dtype == np.float32 and np.array_equal(examples.x, test.astype(np.float32) / np.float32(255))
+
+
+def test_bad_cifar10_folders_are_refused(tmp_path: Path) -> None:
+    write_cifar10(tmp_path / "test_batch.bin", [7, 10])
+    with pytest.raises(DataError) as error:
+        load_data("cifar10", data_dir=tmp_path)
+    one_line(error, "label of example 1", "10", "0..9")
     (tmp_path / "test_batch.bin").write_bytes(b"1234")
     with pytest.raises(DataError) as error:
         load_data("cifar10", data_dir=tmp_path)
-    one_line(error, "test_batch.bin", "30730000")
+    one_line(error, "test_batch.bin", "3073 bytes each")
+    # The other version's file would run code, were it unpickled.
+    (tmp_path / "data_batch_1").write_bytes(b"cos\nsystem\n(S'touch ran'\ntR.")
+    with pytest.raises(DataError) as error:
+        load_data("cifar10", data_dir=tmp_path, split="train")
+    one_line(error, "holds no data_batch_1.bin", "binary version", "--data-dir")
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_svhn_mat_files_are_transposed_and_ten_is_zero(tmp_path: Path, packed: bool) -> None:
+    """Axes of X: row, column, channel, image."""
+    X = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 4), dtype=np.uint8)
+    for split, labels in (("train", [10, 1, 9, 5]), ("test", [2, 10, 10, 3])):
+        y = np.array(labels, dtype=np.uint8)[:, None]
+        scipy.io.savemat(tmp_path / f"{split}_32x32.mat", {"X": X, "y": y}, do_compression=packed)
+    examples = load_data("svhn", data_dir=tmp_path)
+    assert examples.y is not None and examples.y.tolist() == [2, 0, 0, 3] and examples.num_classes == 10
+    assert examples.x.shape == (4, 3, 32, 32) and examples.x.dtype == np.float32
+    for i, channel, row, column in ((0, 0, 1, 2), (3, 2, 31, 0), (1, 1, 5, 30)):
+        assert examples.x[i, channel, row, column] == np.float32(X[row, column, channel, i]) / np.float32(255)
+    train = load_data("svhn", data_dir=tmp_path, split="train")
+    assert train.y is not None and train.y.tolist() == [0, 1, 9, 5]
+
+
+MAT_IMAGES, MAT_LABELS = np.zeros((32, 32, 3, 2), np.uint8), np.array([[1], [2]], np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "part"),
+    [
+        ({"X": MAT_IMAGES}, "its y is missing"),
+        ({"X": "pixels", "y": MAT_LABELS}, "its X is char"),
+        ({"X": MAT_IMAGES.transpose(3, 2, 0, 1), "y": MAT_LABELS}, "X has shape (2, 3, 32, 32)"),
+        ({"X": MAT_IMAGES.astype(float), "y": MAT_LABELS}, "of float64"),
+        ({"X": MAT_IMAGES, "y": MAT_LABELS - 1}, "1 to 10"),
+        ({"X": MAT_IMAGES, "y": MAT_LABELS / 2}, "1 to 10"),
+        ({"X": MAT_IMAGES, "y": MAT_LABELS[:1]}, "labels"),
+    ],
+)
+def test_other_mat_files_are_refused(tmp_path: Path, arrays: dict[str, object], part: str) -> None:
+    scipy.io.savemat(tmp_path / "test_32x32.mat", arrays)
+    with pytest.raises(DataError) as error:
+        load_data("svhn", data_dir=tmp_path)
+    one_line(error, part)
+
+
+@pytest.mark.parametrize("cut", [0, 60, 200, -30])
+def test_damaged_mat_files_are_refused(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "test_32x32.mat"
+    scipy.io.savemat(path, {"X": MAT_IMAGES, "y": MAT_LABELS}, do_compression=True)
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(DataError) as error:
+        load_data("svhn", data_dir=tmp_path)
+    one_line(error, "test_32x32.mat")
+    path.write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\2IM" + bytes(400))
+    with pytest.raises(DataError) as error:
+        load_data("svhn", data_dir=tmp_path)
+    one_line(error, "test_32x32.mat")
+
+
+def test_a_mat_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scipy.io.savemat(tmp_path / "bomb.mat", {"X": np.zeros((2, 10**6))}, do_compression=True)
+    monkeypatch.setattr("scipy.io.loadmat", None)  # unpacking would fail otherwise than by DataError
+    with pytest.raises(DataError) as error:
+        arrayfile.read_mat(tmp_path / "bomb.mat", ("X",), cap=10**6)
+    one_line(error, "bomb.mat", "limit of 1000000")
+
+
+def write_har(folder: Path, split: str, labels: list[int]) -> np.ndarray:
+    """The UCI files: numbers of 16 columns such as -2.0294171e-002, labels 1 to 6."""
+    features = np.random.default_rng(labels[0]).uniform(-1, 1, (len(labels), 561))
+    lines = ["".join(f" {v: .7e}".replace("e-0", "e-00").replace("e+0", "e+00") for v in row) for row in features]
+    (folder / f"X_{split}.txt").write_text("\n".join(lines) + "\n")
+    (folder / f"y_{split}.txt").write_text("".join(f"{label}\n" for label in labels))
+    return features
 
 
 def test_har_text_files_have_classes_from_zero(tmp_path: Path) -> None:
-    np.savetxt(tmp_path / "X_test.txt", np.linspace(-1, 1, 8).reshape(2, 4))
-    (tmp_path / "y_test.txt").write_text("6\n1\n")
-    examples = load_data("har", data_dir=tmp_path)
-    assert examples.y is not None and examples.y.tolist() == [5, 0] and examples.num_classes == 6
-    (tmp_path / "X_test.txt").write_text("0.1 spam\n0.2 0.3\n")
+    wanted = {}
+    for split, labels in (("train", [5, 5, 4]), ("test", [6, 1])):
+        folder = tmp_path / "UCI HAR Dataset" / split
+        folder.mkdir(parents=True)
+        wanted[split] = write_har(folder, split, labels), [label - 1 for label in labels]
+    for split, (features, classes) in wanted.items():
+        for folder in (tmp_path, tmp_path / "UCI HAR Dataset", tmp_path / "UCI HAR Dataset" / split):
+            examples = load_data("har", data_dir=folder, split=split)
+            assert examples.y is not None and examples.y.tolist() == classes and examples.num_classes == 6
+            np.testing.assert_allclose(examples.x, features, rtol=0, atol=1e-7)
+    # A single example is one still.
+    write_har(tmp_path, "test", [3])
+    assert load_data("har", data_dir=tmp_path).x.shape == (1, 561)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "part"),
+    [
+        ("0.1 spam\n0.2 0.3\n", "1\n1\n", "HAR"),
+        ("0.1 0.2\n", "1\n", "2 numbers a line, expected the 561"),
+        ("0 " * 561, "7\n", "label of example 0"),
+        ("0 " * 561, "1\n2\n", "labels"),
+        ("0 " * 561, "1.5\n", "HAR"),
+        ("nan " * 561, "1\n", "must be finite"),
+    ],
+)
+def test_other_text_files_are_refused(tmp_path: Path, x: str, y: str, part: str) -> None:
+    (tmp_path / "X_test.txt").write_text(x)
+    (tmp_path / "y_test.txt").write_text(y)
     with pytest.raises(DataError) as error:
         load_data("har", data_dir=tmp_path)
-    one_line(error, "HAR")
+    one_line(error, part)
 
 
 def test_openml_is_split_in_stored_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,7 +469,7 @@ def test_missing_idx_files_and_unknown_names_say_what_to_do(tmp_path: Path) -> N
     one_line(error, "t10k-images-idx3-ubyte", "--data-dir")
     with pytest.raises(DataError) as error:
         load_data("svhn", data_dir=tmp_path)
-    one_line(error, "FILE.npz")
+    one_line(error, "test_32x32.mat", "--data-dir")
     for call in (
         lambda: load_data("imagenet"),
         lambda: load_data("digits", split="val"),
