@@ -2,8 +2,8 @@
 
 Source: Wong & Kolter 2018, figure 2. Inputs: none; l = -1, u = 1.5, and 2.5 as the common big M.
 
-Relaxed, the big-M formulation with M_l and M_u in place of l and u is the triangle over [M_l, M_u]: with the neuron's
-own bounds the hull itself, with a common M what the middle panel shows, cut to [l, u].
+Relaxed, the big-M formulation with M_l and M_u in place of -l and u is the triangle over [-M_l, M_u]: with the
+neuron's own bounds the hull itself, with a common M what the middle panel shows, cut to [l, u].
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main(results: Path, out: Path) -> list[Path]:
         figure = relu_hull(
             graph,
             hull=graph,
-            big_m={f"both bounds {M}": loose, "bounds $l$, $u$": graph},
+            big_m={f"$M_l$ = $M_u$ = {M}": loose, "$M_l$ = $-l$, $M_u$ = $u$": graph},
             upper=[(LOW, 0.0), (HIGH, HIGH)],
             lower={
                 "dual": [(LOW, slope * LOW), (HIGH, slope * HIGH)],

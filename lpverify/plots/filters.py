@@ -25,7 +25,7 @@ def filter_images(networks: Mapping[str, NDArray[np.float32]], columns: int = 8)
         for start in range(0, len(filters), columns)
     ]
     size = (COLUMN - 0.6) / columns
-    figure, grid = new_figure(len(rows), columns, width=COLUMN, height=(size + 0.17) * len(rows), squeeze=False)
+    figure, grid = new_figure(len(rows), columns, width=COLUMN, height=(size + 0.2) * len(rows), squeeze=False)
     for ax in grid.flat:
         ax.set_axis_off()
     for line, (name, filters, top) in zip(grid, rows, strict=True):
@@ -33,7 +33,8 @@ def filter_images(networks: Mapping[str, NDArray[np.float32]], columns: int = 8)
             image = ax.imshow(one, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
             ax.add_patch(Rectangle((0, 0), 1, 1, transform=ax.transAxes, fill=False, linewidth=0.4, color="grey"))
         # Not part of the layout: a title is wider than the image below it.
-        title = line[0].text(0, 1.08, f"{name}, largest weight {top:.2f}" if name else "", transform=line[0].transAxes)
+        said = f"{name}, largest weight {top:.2f}" if name else ""
+        title = line[0].text(0, 1.15, said, transform=line[0].transAxes, fontsize=7)
         title.set_in_layout(False)
     bar = figure.colorbar(image, ax=list(grid.flat), shrink=0.5, aspect=15, ticks=(-1, 0, 1))
     bar.set_label("weight / largest")

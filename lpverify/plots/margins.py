@@ -11,23 +11,27 @@ from lpverify.comparison.rows import Row
 from lpverify.plots.pareto import Cost
 from lpverify.plots.robust_error import Errors
 from lpverify.plots.style import STYLES
+from lpverify.plots.tightness import Margins
 
 Array = NDArray[np.float64]
 ATTACK = "attack"
 
 
-def by_method(rows: Sequence[Row]) -> dict[str, Array]:
-    """The margins of every claim by method, in one order of claims; NaN where a method has none.
+def margins_of(rows: Sequence[Row]) -> Margins:
+    """The bounds on every claim by method, in one order of claims; NaN where a method was not asked or has none.
 
-    A claim is one row of one example of one problem at one radius. Claims that only some methods were given count.
+    A claim is one row of one example of one problem at one radius.
     """
     claims = {claim: place for place, claim in enumerate(dict.fromkeys(map(_claim, rows)))}
-    margins = {
-        method: np.full(len(claims), np.nan) for method in STYLES if any(row.method == method for row in rows)
-    }
+    methods = [method for method in STYLES if method != ATTACK and any(row.method == method for row in rows)]
+    lower = {method: np.full(len(claims), np.nan) for method in methods}
+    upper, certified = np.full(len(claims), np.nan), np.full(len(claims), np.nan)
     for row in rows:
-        margins[row.method][claims[_claim(row)]] = row.margin
-    return margins
+        place = claims[_claim(row)]
+        upper[place], certified[place] = row.bracket_upper, row.bracket_lower
+        if row.method != ATTACK:
+            lower[row.method][place] = row.margin
+    return Margins(lower, upper, certified)
 
 
 def costs(rows: Sequence[Row]) -> list[Cost]:

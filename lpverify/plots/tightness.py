@@ -1,8 +1,9 @@
-"""Bounds of every method on the same rows, sorted by the best of them (paper, figure 11)."""
+"""Bounds of every method on the same claims, sorted, and how far each is from the truth (paper, figure 11)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,46 +13,73 @@ from numpy.typing import NDArray
 from lpverify.plots.style import COLUMN, PAGE, STYLES, legend_above, new_figure
 
 Array = NDArray[np.float64]
+# Smaller gaps, in logits, are drawn here: the last digits of solvers and attacks.
+SMALLEST = 1e-4
 
 
-def sorted_bounds(problems: Mapping[str, Mapping[str, Array]]) -> Figure:
-    """A panel for each problem: lower bounds of the rows' margins by method, and the attack's upper bound.
+@dataclass(frozen=True, eq=False)
+class Margins:
+    """Bounds on the margins of the same R claims, each array (R,).
 
-    Args:
-        problems: by name, then by method, the margins (R,) of the same rows in one order; NaN where a method has none.
-            The rows are drawn in the order of the attack's margins, or, without it, of the first method's.
+    Attributes:
+        lower: by method, what it claims; NaN where it has nothing.
+        upper: the least margin known at any point.
+        certified: the greatest lower bound known.
     """
-    width, height = (COLUMN, 2.6) if len(problems) == 1 else (PAGE, 2.35)
-    figure, grid = new_figure(1, len(problems), width=width, height=height, squeeze=False)
-    axes = list(grid.flat)
-    for ax, (name, methods) in zip(axes, problems.items(), strict=True):
-        _panel(ax, methods)
-        ax.set_title(name)
-        ax.set_xlabel("rows (example, class), sorted")
-    axes[0].set_ylabel("margin, lower bound (logits)")
-    legend_above(figure, axes, 4 if len(problems) == 1 else 8)
+
+    lower: Mapping[str, Array]
+    upper: Array
+    certified: Array
+
+
+def sorted_bounds(problems: Mapping[str, Margins]) -> Figure:
+    """Two panels for each problem: the margins in the order of ``upper``; each method's gap below it, sorted by itself.
+
+    A gap is shaded as far as the truth is not known: a method cannot be further from it than its gap.
+    """
+    alone = len(problems) == 1
+    width, height = (COLUMN, 4.2) if alone else (PAGE, 4.0)
+    figure, grid = new_figure(2, len(problems), width=width, height=height, squeeze=False)
+    for (above, below), (name, margins) in zip(grid.T, problems.items(), strict=True):
+        _margins(above, margins)
+        _gaps(below, margins)
+        above.set_title(name)
+        above.set_xlabel("claims, by their margin")
+        below.set_xlabel("claims, by the method's gap")
+    grid[0, 0].set_ylabel("margin (logits)")
+    grid[1, 0].set_ylabel("gap to the least\nknown margin (logits)")
+    legend_above(figure, grid[0], 3 if alone else 8)
     return figure
 
 
-def _panel(ax: Any, methods: Mapping[str, Array]) -> None:
-    order = np.argsort(methods.get("attack", next(iter(methods.values()))), kind="stable")
+def _margins(ax: Any, margins: Margins) -> None:
+    order = np.argsort(margins.upper, kind="stable")
     places = np.arange(1, len(order) + 1)
-    lowest = np.inf
-    for method, values in methods.items():
-        style, shown = STYLES[method], values[order]
-        ax.plot(places, shown, color=style.color, linestyle="none", marker=style.marker, markersize=2.2,
+    # Interval bounds lie far below everything else; how many leave the picture is said on it.
+    others = [values for method, values in margins.lower.items() if method != "interval"] or [margins.upper]
+    least, top = float(np.nanmin(others)), float(np.nanmax(margins.upper))
+    bottom = least - 0.25 * (top - least)
+    for method, values in margins.lower.items():
+        style = STYLES[method]
+        ax.plot(places, values[order], color=style.color, linestyle="none", marker=style.marker, markersize=2.5,
                 markeredgewidth=0.6, label=style.label)  # fmt: skip
-        if method != "interval" and np.isfinite(shown).any():
-            lowest = min(lowest, float(np.nanmin(shown)))
+    style = STYLES["attack"]
+    ax.plot(places, margins.upper[order], color=style.color, linewidth=0.8, label="least known margin")
     ax.axhline(0, color="black", linewidth=0.6)
-    # Interval bounds lie far below everything else; what leaves the picture is said on it.
-    interval = methods.get("interval")
-    if interval is not None and np.isfinite(lowest):
-        top = max(float(np.nanmax(values)) for values in methods.values() if np.isfinite(values).any())
-        bottom = lowest - 0.25 * (top - lowest)
-        hidden = int((interval < bottom).sum())
-        if hidden:
-            ax.set_ylim(bottom, top + 0.05 * (top - bottom))
-            said = f"{hidden} of {len(interval)} interval bounds are lower"
-            ax.annotate(said, (0.98, 0.02), xycoords="axes fraction",
-                        ha="right", va="bottom", fontsize=6)  # fmt: skip
+    hidden = int((margins.lower.get("interval", np.zeros(0)) < bottom).sum())
+    if hidden:
+        ax.set_ylim(bottom, top + 0.05 * (top - bottom))
+        ax.annotate(f"{hidden} of {len(order)} interval bounds are lower", (0.98, 0.02), xycoords="axes fraction",
+                    ha="right", va="bottom", fontsize=6)  # fmt: skip
+
+
+def _gaps(ax: Any, margins: Margins) -> None:
+    unknown = np.sort(margins.upper - margins.certified)
+    places = np.arange(1, len(unknown) + 1)
+    ax.set_yscale("log")
+    for method, values in margins.lower.items():
+        style, gaps = STYLES[method], np.sort(margins.upper - values)
+        ax.plot(places, np.maximum(gaps, SMALLEST), color=style.color, linestyle=style.linestyle)
+    if not bool(np.isnan(unknown).any()):
+        ax.fill_between(places, SMALLEST, np.maximum(unknown, SMALLEST), color="black", alpha=0.1, linewidth=0)
+    ax.set_ylim(bottom=SMALLEST)
