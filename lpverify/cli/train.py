@@ -20,16 +20,22 @@ if TYPE_CHECKING:
               "unfinished run of the same config goes on.")  # fmt: skip
 @click.option("--card/--no-card", default=True, show_default=True, help="Measure the finished model, as `lpverify "
               "evaluate` does, and write RUN/card.md.")  # fmt: skip
-def train(config: Path, data_dir: Path | None, out: Path, card: bool) -> None:
+@click.option("--tensorboard", is_flag=True, help="Also write the metrics to RUN/tensorboard; needs the extra "
+              "lpverify[tensorboard].")  # fmt: skip
+def train(config: Path, data_dir: Path | None, out: Path, card: bool, tensorboard: bool) -> None:
     """Train a model as CONFIG.toml says, or go on with the unfinished run in RUN/.
+
+    A config states data, method (standard, pgd, fgsm, free, dual, ibp, crown-ibp or mtl-ibp) and epochs, mostly arch
+    and eps, and what else should not be at its default. All keys, with their meaning, units and ranges, are listed by
+    `python -c "import lpverify.training as t; help(t.TrainConfig)"`; benchmarks/configs has examples.
 
     Writes RUN/best.safetensors and RUN/last.safetensors, which `lpverify verify` takes as they are, RUN/metrics.jsonl
     (one line an epoch), RUN/summary.json and what is needed to go on after an interruption: the same command does.
     The card states clean, FGSM, PGD, dual-bound and, of the first 100 examples, certified error.
 
     With stages above 1 it trains a cascade: RUN/stage-1, RUN/stage-2, ..., each on the examples that those before it
-    do not certify, and RUN/cascade.toml, which `lpverify verify` takes. Its card states which of the
-    first 100 examples it answers wrongly, not at all, or without a proof.
+    do not certify, and RUN/cascade.toml, which `lpverify verify` takes. Its card states how many of
+    the first 100 examples it answers wrongly, not at all, or without a proof.
     """
     import dataclasses
 
@@ -44,9 +50,9 @@ def train(config: Path, data_dir: Path | None, out: Path, card: bool) -> None:
     command = shlex.join(["lpverify", "train", str(config), "--out", str(out)])
     with Bar(read.epochs) as bar:
         if read.stages > 1:
-            summary = train_cascade(read, out, command=command, report=bar.report)
+            summary = train_cascade(read, out, command=command, report=bar.report, tensorboard=tensorboard)
         else:
-            summary = run(read, out, command=command, report=bar.report)
+            summary = run(read, out, command=command, report=bar.report, tensorboard=tensorboard)
     if read.stages > 1:
         _print_stages(summary)
     else:

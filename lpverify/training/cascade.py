@@ -38,6 +38,7 @@ from lpverify.training.config import TrainConfig
 from lpverify.training.loop import SUMMARY, Report, open_folder, train
 from lpverify.training.model import build_model, choose_device
 from lpverify.training.splits import Part, Splits, load_splits
+from lpverify.training.tensorboard import require_tensorboard
 from lpverify.verify import bound_table
 
 CASCADE = "cascade.toml"
@@ -57,6 +58,7 @@ def train_cascade(
     splits: Splits | None = None,
     command: str = "",
     report: Report | None = None,
+    tensorboard: bool = False,
     begin: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Train ``config.stages`` stages in the folder ``out``, or go on with those that are there; returns the summary.
@@ -64,7 +66,7 @@ def train_cascade(
     A cascade ends early where its stages certify every training example.
 
     Args:
-        splits, command, report: as in ``loop.train``.
+        splits, command, report, tensorboard: as in ``loop.train``.
         begin: called with a stage, from 1, and the number of its training examples before it is trained.
 
     Raises:
@@ -74,6 +76,8 @@ def train_cascade(
         raise UsageError(f"stages: {config.stages} is no cascade; give at least 2, or train a single model")
     if ":" in config.arch:
         raise UsageError(f"arch: {config.arch!r} is code of your own; stages are read by names of lpverify.models")
+    if tensorboard:
+        require_tensorboard()
     open_folder(config, out)
     model = build_model(config)
     splits = splits or load_splits(config, model.input_shape, model.num_classes)
@@ -83,7 +87,9 @@ def train_cascade(
         folder = out / f"stage-{k}"
         if begin is not None:
             begin(k, len(left["train"]))
-        summary = train(single, folder, splits=reduced(splits, left), command=command, report=report)
+        summary = train(
+            single, folder, splits=reduced(splits, left), command=command, report=report, tensorboard=tensorboard
+        )
         before = {name: len(indices) for name, indices in left.items()}
         left = _left(out / f"stage-{k}-left.npz", folder / BEST, config, splits, left)
         after = {name: len(indices) for name, indices in left.items()}

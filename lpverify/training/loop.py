@@ -6,6 +6,7 @@
     RUN/best.safetensors      those of the epoch that early stopping likes best; without it, the last
     RUN/state.safetensors     what a resumed run goes on from
     RUN/summary.json          at the end: best and last epoch, and how far apart they are
+    RUN/tensorboard/          the metrics once more, where that is asked for
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from lpverify.training.model import Model, build_model, make_optimizer
 from lpverify.training.schedules import eps_at, lr_at, ramp
 from lpverify.training.splits import Part, Splits, load_splits
 from lpverify.training.state import STATE, Live, Position, load_state, read_position, save_state
+from lpverify.training.tensorboard import TENSORBOARD, Board, require_tensorboard
 
 CONFIG, SUMMARY = "config.toml", "summary.json"
 
@@ -49,6 +51,7 @@ def train(
     splits: Splits | None = None,
     command: str = "",
     report: Report | None = None,
+    tensorboard: bool = False,
 ) -> dict[str, Any]:
     """Train a model in the folder ``out``, or go on with the run that is there; returns its summary.
 
@@ -57,16 +60,22 @@ def train(
     Args:
         splits: the examples, if not those that ``config`` names.
         command: what to write into checkpoints as their origin.
+        tensorboard: also write the metrics, those of earlier epochs included, as TensorBoard's events.
 
     Raises:
-        UsageError: if ``out`` holds something else or a run of another config, or the loss stops being finite.
+        UsageError: if ``out`` holds something else or a run of another config, the loss stops being finite, or
+            TensorBoard is not installed.
         DataError: if the data or the saved state are refused.
         ResourceError: if the disk refuses.
     """
     if config.stages != 1:
         raise UsageError(f"stages: {config.stages} is a cascade; one model is trained with stages = 1")
+    if tensorboard:
+        require_tensorboard()
     position = open_folder(config, out)
     if position.epoch == config.epochs or position.stopped:
+        if tensorboard:
+            Board(out / TENSORBOARD, read_metrics(out / METRICS)).close()
         return _summarise(config, out, position)
     with _threads(config.threads):
         model = build_model(config)
@@ -74,7 +83,7 @@ def train(
         splits = splits or load_splits(config, model.input_shape, model.num_classes)
         if position.data not in ("", splits.sha256):
             raise UsageError(f"{out}: the run that is there was trained on other data; choose another folder")
-        run = _Run(config, out, METHODS[config.method].from_config(config), model, splits, command)
+        run = _Run(config, out, METHODS[config.method].from_config(config), model, splits, command, tensorboard)
         return run.finish(position, report)
 
 
@@ -88,6 +97,7 @@ class _Run:
     model: Model
     splits: Splits
     command: str
+    tensorboard: bool
 
     def __post_init__(self) -> None:
         device = self.model.device
@@ -110,11 +120,16 @@ class _Run:
             self.method.prepare(live.module, live.generator)
             position = replace(position, config=resolved(config), data=self.splits.sha256)
         metrics = MetricsFile(self.out / METRICS, position.metrics_bytes)
+        board = Board(self.out / TENSORBOARD, read_metrics(self.out / METRICS)) if self.tensorboard else None
         try:
             while position.epoch < config.epochs and not position.stopped:
                 position = self._epoch(position, metrics, report)
+                if board is not None:
+                    board.add(read_metrics(self.out / METRICS)[-1])
         finally:
             metrics.close()
+            if board is not None:
+                board.close()
         return _summarise(config, self.out, position)
 
     def _epoch(self, position: Position, metrics: MetricsFile, report: Report | None) -> Position:
