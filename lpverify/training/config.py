@@ -52,6 +52,7 @@ RANGES: dict[str, tuple[float, bool, float]] = {
     "attack_radius": (0, False, math.inf),
     "attack_steps": (1, True, 10000),
     "attack_step": (0, False, math.inf),
+    "attack_restarts": (1, True, 1000),
     "replays": (1, True, 1000),
     "eval_steps": (1, True, 10000),
     "projections": (0, True, 100000),
@@ -116,6 +117,7 @@ class TrainConfig:
         attack_radius: of an attack's ball, in units of eps, > 0.
         attack_steps: gradient steps of an attack.
         attack_step: length of one step, in radii.
+        attack_restarts: random starts of an attack, of whose ends the worst counts.
         replays: steps on one minibatch.
         eval_steps: PGD steps on held-out and test examples.
         projections: random projections of the bound; 0: exact.
@@ -164,6 +166,7 @@ class TrainConfig:
     attack_radius: float | None = None
     attack_steps: int | None = None
     attack_step: float | None = None
+    attack_restarts: int | None = None
     amp: bool | None = None
     replays: int | None = None
     eval_steps: int | None = None
@@ -284,9 +287,12 @@ def resolved(config: TrainConfig) -> str:
 def differing(text: str, config: TrainConfig) -> str:
     """The first key that a resolved config's text has otherwise than ``config``; "" if they agree.
 
-    Where the data lie does not count.
+    Where the data lie does not count; keys that are newer than the text have their defaults there.
+
+    Raises:
+        UsageError: if the text is no config.
     """
-    there, here = tomllib.loads(text), tomllib.loads(resolved(config))
+    there, here = (tomllib.loads(resolved(one)) for one in (from_dict(tomllib.loads(text)), config))
     for name in KINDS:
         if name != "data_dir" and there.get(name) != here.get(name):
             was, wanted = (_toml(d[name]) if name in d else "absent" for d in (there, here))

@@ -114,3 +114,11 @@ def test_differing_names_the_first_key_that_differs() -> None:
     assert differing(resolved(one), other) == "lr = 0.001, not 0.5"
     assert differing(resolved(one), from_dict({**PLAIN, "data_dir": "elsewhere"})) == ""
     assert differing(resolved(one), from_dict({**PLAIN, "clip": [0, 1]})) == "clip = absent, not [0.0, 1.0]"
+
+
+def test_a_config_from_before_a_key_existed_does_not_differ() -> None:
+    one, other = from_dict(PLAIN), from_dict({**PLAIN, "attack_restarts": 3})
+    old = resolved(one).replace("attack_restarts = 1\n", "")
+    assert old != resolved(one)
+    assert differing(old, one) == ""
+    assert differing(old, other) == "attack_restarts = 1, not 3"

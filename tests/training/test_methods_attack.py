@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -193,3 +194,21 @@ def test_half_precision_is_for_the_attack_alone(name: str, monkeypatch: pytest.M
     points = attacked_point(batch, steps=5, step_size=0.3, amp=True)
     assert points.dtype == torch.float32
     assert bool(((points >= region.lower) & (points <= region.upper)).all())
+
+
+@pytest.mark.parametrize("method", ["pgd", "mtl-ibp"])
+@pytest.mark.parametrize("norm", ["inf", "2"])
+def test_of_several_starts_the_worst_end_counts_for_each_example(method: str, norm: str) -> None:
+    batch = make_batch(live(NAMES[0]), norm=norm, eps=0.2, size=8)
+    generator = torch.Generator().manual_seed(0)
+    singles = [attacked_point(replace(batch, generator=generator), steps=1, step_size=0.3) for _ in range(4)]
+    values = torch.stack([loss_at(batch, point) for point in singles])
+    found = attacked_point(replace(batch, generator=torch.Generator().manual_seed(0)), steps=1, step_size=0.3,
+                           restarts=4)  # fmt: skip
+    # Different examples have their worst ends from different starts.
+    assert len(set(values.argmax(0).tolist())) > 1
+    assert torch.equal(loss_at(batch, found), values.max(0).values) and inside(batch, found)
+    options: dict[str, Any] = {"share": 0.0, "regularise": 0.0} if method == "mtl-ibp" else {}
+    made = METHODS[method](attack_steps=1, attack_step=0.3, attack_restarts=4, **options)  # type: ignore[call-arg]
+    losses = made.losses(replace(batch, generator=torch.Generator().manual_seed(0)))
+    assert float(losses.loss.detach()) == pytest.approx(float(values.max(0).values.mean()), rel=1e-12)

@@ -28,6 +28,7 @@ class MTLIBPTraining(AbstractTrainingMethod):
         attack_radius: of the attack's ball, in radii of the bounds' ball: robustness at the tested radius often gains
             from attacks beyond it.
         attack_steps: gradient steps of the attack, from a random start.
+        attack_restarts: such starts, of whose ends the worst counts.
         attack_step: length of each, in the attack's radii.
         amp: attack in half precision.
         share: s, at every radius.
@@ -39,6 +40,7 @@ class MTLIBPTraining(AbstractTrainingMethod):
     attack_radius: float = 1.0
     attack_steps: int = 1
     attack_step: float = 1.25
+    attack_restarts: int = 1
     amp: bool = False
     share: float = 0.01
     init: str = "ibp"
@@ -49,7 +51,9 @@ class MTLIBPTraining(AbstractTrainingMethod):
 
     def losses(self, batch: Batch) -> Losses:
         wide = replace(batch, region=batch.widened(self.attack_radius))
-        point = attacked_point(wide, steps=self.attack_steps, step_size=self.attack_step, amp=self.amp)
+        point = attacked_point(
+            wide, steps=self.attack_steps, step_size=self.attack_step, restarts=self.attack_restarts, amp=self.amp
+        )
         attacked = losses_at(batch, point)
         bound = IntervalBound().bound(batch.network, batch.region, batch.spec)
         bounded = mixed(batch, bound.margins, 1.0)

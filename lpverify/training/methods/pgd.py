@@ -19,6 +19,7 @@ class PGDTraining(AbstractTrainingMethod):
     Attributes:
         attack_steps: gradient steps of the attack.
         attack_step: length of each, in radii.
+        attack_restarts: random starts, of whose ends the worst counts.
         amp: attack in half precision.
         eval_steps: PGD steps on held-out examples.
     """
@@ -27,13 +28,15 @@ class PGDTraining(AbstractTrainingMethod):
     bounds: ClassVar[bool] = False
     attack_steps: int = 10
     attack_step: float = 0.25
+    attack_restarts: int = 1
     amp: bool = False
     eval_steps: int = 10
 
     def losses(self, batch: Batch) -> Losses:
-        return losses_at(
-            batch, attacked_point(batch, steps=self.attack_steps, step_size=self.attack_step, amp=self.amp)
+        point = attacked_point(
+            batch, steps=self.attack_steps, step_size=self.attack_step, restarts=self.attack_restarts, amp=self.amp
         )
+        return losses_at(batch, point)
 
     def measure(self, batch: Batch) -> Losses:
         return attacked_losses(batch, self.eval_steps)

@@ -25,14 +25,22 @@ def random_start(region: Region, generator: torch.Generator) -> Tensor:
     return point
 
 
-def attacked_point(batch: Batch, *, steps: int, step_size: float, amp: bool = False) -> Tensor:
+def attacked_point(batch: Batch, *, steps: int, step_size: float, restarts: int = 1, amp: bool = False) -> Tensor:
     """Where an attack on the cross-entropy ends, (B, n_0): from a random start, ``steps`` of ``step_size`` radii.
 
-    ``amp`` runs its passes in bfloat16.
+    With ``restarts`` above 1, for each example the end with the greatest cross-entropy. ``amp`` runs the attack's
+    passes in bfloat16.
     """
-    start = random_start(batch.region, batch.generator)
-    with torch.autocast(start.device.type, torch.bfloat16, enabled=amp):
-        return walk(batch.network, batch.region, batch.spec, start, steps=steps, step_size=step_size)
+    region, spec = batch.region, batch.spec
+    starts = [random_start(region, batch.generator) for _ in range(restarts)]
+    with torch.autocast(starts[0].device.type, torch.bfloat16, enabled=amp):
+        ends = [walk(batch.network, region, spec, start, steps=steps, step_size=step_size) for start in starts]
+        if restarts == 1:
+            return ends[0]
+        with torch.no_grad():
+            losses = [F.cross_entropy(batch.network.forward(end), batch.y, reduction="none") for end in ends]
+    worst = torch.stack(losses).argmax(0)
+    return torch.stack(ends)[worst, torch.arange(len(worst), device=worst.device)]
 
 
 def losses_at_data(batch: Batch) -> Losses:
