@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from common import HERE, parser
+from common import parser
 
 from lpverify.bounds import METHODS
 from lpverify.comparison.rows import read_rows

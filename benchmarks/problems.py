@@ -107,8 +107,8 @@ def solvers(examples: int, lp: float, tight: float, milp: float, sdp: float = 0.
     return {method: Limit(examples, limit) for method, limit in seconds.items() if limit}
 
 
-FEW = solvers(3, 30.0, 60.0, 45.0)
-LARGE = solvers(2, 60.0, 120.0, 45.0)
+FEW = solvers(3, 30.0, 60.0, 20.0)
+LARGE = solvers(2, 45.0, 60.0, 20.0)
 PLANE = ("0.05", "0.1", "0.25")
 
 PROBLEMS: dict[str, Problem] = {
@@ -130,12 +130,12 @@ PROBLEMS: dict[str, Problem] = {
         shared("torch/salman/experiment_1/LPD_MLP_B_0.1.pth"), ("0.05", "0.1"), UNIT, costly=FEW, shared=True
     ),
     "mnist-6x100-standard": Problem(
-        shared("torch/eran/mnist_6_100_nat.pth"), ("0.005", "0.015"), UNIT, costly=LARGE, shared=True
+        shared("torch/eran/mnist_6_100_nat.pth"), ("0.015", "0.005"), UNIT, costly=LARGE, shared=True
     ),
     "mnist-conv-dual": Problem(
-        shared("torch/convex_adversarial/mnist.pth"), ("0.05", "0.1"), UNIT, costly=LARGE, shared=True
+        shared("torch/convex_adversarial/mnist.pth"), ("0.1", "0.05"), UNIT, costly=LARGE, shared=True
     ),
     "mnist-wk17a": Problem(
-        shared("torch/mipverify/WK17a_linf0.1.pth"), ("0.05", "0.1"), UNIT, costly=LARGE, shared=True
+        shared("torch/mipverify/WK17a_linf0.1.pth"), ("0.1", "0.05"), UNIT, costly=LARGE, shared=True
     ),
 }  # fmt: skip
