@@ -1,5 +1,8 @@
 # make demo   install into .venv, verify the shipped network on the bundled digits, re-check the evidence
 # make test   install into .venv with the development tools, run the linters, the type checker and the tests
+# make figures       install into .venv, draw every figure and table from benchmarks/results into figures/out
+# make figures-data  measure again what they are drawn from: hours on two cores; DATA names the folder of shared data
+# make bench  time the core kernels with pytest-benchmark; BENCH_ARGS saves and compares
 #
 # PYTHON names the interpreter (3.11 or newer). PIP_ARGS goes to every pip install, for example
 #   make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
@@ -8,10 +11,11 @@
 PYTHON ?= python3
 PIP_ARGS ?=
 PYTEST_ARGS ?= -n 2
+DATA ?= ../shared/data
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test clean
+.PHONY: demo test figures figures-data clean
 
 demo: $(VENV)/.installed
 	$(BIN)/lpverify verify lpverify/assets/digits-demo.safetensors --data digits --eps 0.05 --clip 0 1 \
@@ -23,6 +27,36 @@ test: $(VENV)/.installed-dev
 	$(BIN)/flake8
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+figures: $(VENV)/.installed
+	PYTHONPATH=. $(BIN)/python figures/draw.py
+
+# What can be continued is continued: remove a file of benchmarks/results first to have all of it measured again.
+MEASURE = PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python benchmarks
+TRAININGS = standard pgd dual ibp
+
+figures-data: $(VENV)/.installed
+	$(MEASURE)/compare.py --data $(DATA)
+	for name in $(TRAININGS); do \
+	    $(BIN)/lpverify train benchmarks/configs/digits-$$name.toml --out runs/digits-$$name --no-card || exit 1; done
+	$(MEASURE)/learning_curves.py $(TRAININGS:%=runs/digits-%)
+	$(MEASURE)/cards.py
+	$(MEASURE)/filters.py --data $(DATA)
+	$(MEASURE)/neurons.py
+	$(MEASURE)/sorted_bounds.py
+	$(MEASURE)/robust_error.py
+	$(MEASURE)/radii.py
+	$(MEASURE)/polytopes.py
+	$(MEASURE)/projections.py errors
+	$(MEASURE)/projections.py cost
+	$(MEASURE)/projections.py training
+	$(MEASURE)/scaling.py
+	$(MEASURE)/tightness_training.py
+	$(MEASURE)/lp_sdp.py
+
+bench: $(VENV)/.installed-dev
+	PYTHONPATH=.:benchmarks OMP_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks/test_kernels.py --benchmark-only \
+	    $(BENCH_ARGS)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

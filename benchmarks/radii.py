@@ -1,6 +1,6 @@
 """Radii of the shipped digits networks: certified by ever better bounds and by complete search, and attacked.
 
-    PYTHONPATH=. python benchmarks/radii.py --examples 50 --timeout 3
+    PYTHONPATH=. python benchmarks/radii.py --examples 25 --timeout 6
 
 A line for each network, example and method. ``dual``, ``crown`` and ``lp-tight`` are ``lpverify radius``, whose
 certificates the rigorous checker accepted. ``search`` is the exact radius as nearly as complete search finds it:
@@ -71,8 +71,8 @@ def brackets(
 def main() -> int:
     """Every network by every method, continued where the file ends."""
     options = parser(__doc__, "radii.csv")
-    options.add_argument("--examples", type=int, default=50, help="the first so many of the digits' test set")
-    options.add_argument("--timeout", type=float, default=3.0, help="seconds of an example, or of a question")
+    options.add_argument("--examples", type=int, default=25, help="the first so many of the digits' test set")
+    options.add_argument("--timeout", type=float, default=6.0, help="seconds of an example, or of a question")
     options.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
     arguments = options.parse_args()
     torch.set_num_threads(1)

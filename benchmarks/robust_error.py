@@ -1,6 +1,6 @@
 """Robust error of the shipped digits networks against the radius, from above by each method and from below by attacks.
 
-    PYTHONPATH=. python benchmarks/robust_error.py --examples 100 --timeout 5
+    PYTHONPATH=. python benchmarks/robust_error.py --examples 60 --timeout 4
 
 A line for each network, radius and method: how many examples it leaves uncertified, the misclassified ones included,
 by certificates that the rigorous checker accepted. ``attack``: how many have a counterexample (PGD, evaluated exactly).
@@ -59,8 +59,8 @@ def accepted(session: Session, method: str, x: np.ndarray, y: np.ndarray) -> np.
 def main() -> int:
     """Every network at every radius, continued where the file ends."""
     options = parser(__doc__, "robust_error.csv")
-    options.add_argument("--examples", type=int, default=100, help="the first so many of the test set")
-    options.add_argument("--timeout", type=float, default=5.0, help="seconds of the search for an example")
+    options.add_argument("--examples", type=int, default=60, help="the first so many of the test set")
+    options.add_argument("--timeout", type=float, default=4.0, help="seconds of the search for an example")
     options.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
     arguments = options.parse_args()
     torch.set_num_threads(1)

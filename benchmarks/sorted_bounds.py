@@ -1,6 +1,6 @@
 """Every method on the rows of a standard, a robust and a random network of one architecture.
 
-    PYTHONPATH=. python benchmarks/sorted_bounds.py --examples 6
+    PYTHONPATH=. python benchmarks/sorted_bounds.py --examples 5
 
 The columns are those of ``compare.py``, and the orderings are asserted as there. The random network is as torch
 initialises it from seed 0, and its labels are its own answers. Balls are l-infinity of radius 0.1, kept in [0, 1].
@@ -40,8 +40,8 @@ def network(name: str) -> Network:
 def main() -> int:
     """The three networks, continued where the file ends."""
     options = parser(__doc__, "sorted_bounds.csv")
-    options.add_argument("--examples", type=int, default=6, help="the first so many that are classified correctly")
-    options.add_argument("--seconds", type=float, default=30.0, help="for all LPs or MILPs of an example")
+    options.add_argument("--examples", type=int, default=5, help="the first so many that are classified correctly")
+    options.add_argument("--seconds", type=float, default=20.0, help="for all LPs or MILPs of an example")
     arguments = options.parse_args()
     torch.set_num_threads(1)
     examples, file = load_data("digits"), RowFile(arguments.out)

@@ -50,10 +50,10 @@ def learning_curves(runs: Mapping[str, Curves], robust: Mapping[str, str]) -> Fi
     last = axes[len(runs)]
     for name, run in runs.items():
         last.plot(run.epochs, run.test_robust_loss, color=TRAINED[name].color, label=TRAINED[name].label)
-    last.set_title("all")
+    last.set_title("robust loss, test set")
     last.set_yscale("log")
     last.set_xlabel("epoch")
-    last.set_ylabel("robust loss, test set (nats)")
+    last.set_ylabel("robust loss (nats)")
     last.legend()
     for ax in axes[len(runs) + 1 :]:
         ax.set_axis_off()

@@ -35,7 +35,8 @@ def counterexample_gallery(shown: Sequence[Shown], columns: int = 1) -> Figure:
     """A row of three images for each; the perturbation's scale is symmetric and the same for all."""
     rows = -(-len(shown) // columns)
     width = COLUMN if columns == 1 else PAGE
-    cell = (width - 0.6) / (3 * columns)
+    # What the scale beside the images takes is not theirs.
+    cell = (width - 1.0) / (3 * columns)
     figure, grid = new_figure(rows, 3 * columns, width=width, height=(cell + 0.2) * rows + 0.25, squeeze=False)
     top = max(float(np.abs(one.found - one.x).max()) for one in shown)
     low = min(float(min(one.x.min(), one.found.min())) for one in shown)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lpverify.comparison.rows import Row
+from lpverify.errors import DataError
 from lpverify.plots.pareto import Cost
 from lpverify.plots.robust_error import Errors
 from lpverify.plots.style import STYLES
@@ -18,20 +19,25 @@ ATTACK = "attack"
 
 
 def margins_of(rows: Sequence[Row]) -> Margins:
-    """The bounds on every claim by method, in one order of claims; NaN where a method was not asked or has none.
+    """The bounds by every method on the claims that all of them bounded, in one order of claims.
 
     A claim is one row of one example of one problem at one radius.
+
+    Raises:
+        DataError: if there is no such claim.
     """
-    claims = {claim: place for place, claim in enumerate(dict.fromkeys(map(_claim, rows)))}
     methods = [method for method in STYLES if method != ATTACK and any(row.method == method for row in rows)]
-    lower = {method: np.full(len(claims), np.nan) for method in methods}
-    upper, certified = np.full(len(claims), np.nan), np.full(len(claims), np.nan)
+    claims: dict[object, dict[str, Row]] = {}
     for row in rows:
-        place = claims[_claim(row)]
-        upper[place], certified[place] = row.bracket_upper, row.bracket_lower
-        if row.method != ATTACK:
-            lower[row.method][place] = row.margin
-    return Margins(lower, upper, certified)
+        claims.setdefault((*row.group, row.target), {})[row.method] = row
+    whole = [claim for claim in claims.values() if all(m in claim and np.isfinite(claim[m].margin) for m in methods)]
+    if not whole:
+        raise DataError(f"margins: no claim of {rows[0].problem} is bounded by all of {', '.join(methods)}")
+    return Margins(
+        {method: np.array([claim[method].margin for claim in whole]) for method in methods},
+        np.array([claim[methods[0]].bracket_upper for claim in whole]),
+        np.array([claim[methods[0]].bracket_lower for claim in whole]),
+    )
 
 
 def costs(rows: Sequence[Row]) -> list[Cost]:
@@ -69,10 +75,6 @@ def errors_by_radius(rows: Sequence[Row]) -> Errors:
     broken = {(r.eps, r.example) for r in rows if r.verdict == "falsified"}
     lower = np.array([len({e for at, e in broken if at == eps}) / len(examples[eps]) for eps in radii])
     return Errors(np.array([float(eps) for eps in radii]), upper, lower)
-
-
-def _claim(row: Row) -> tuple[object, ...]:
-    return *row.group, row.target
 
 
 def _whole(rows: Sequence[Row]) -> bool:

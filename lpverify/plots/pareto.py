@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from lpverify.plots.style import PAGE, STYLES, legend_above, new_figure
+from lpverify.plots.tightness import SMALLEST
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a method costs and gives: CPU seconds an example, and the share of the gap that it leaves, > 0."""
+    """What a method costs and gives: CPU seconds an example, and its mean gap to the least known margin, in logits."""
 
     method: str
     seconds: float
@@ -29,20 +30,24 @@ def front(costs: Sequence[Cost]) -> list[Cost]:
 
 
 def pareto(problems: Mapping[str, Sequence[Cost]]) -> Figure:
-    """A panel for each problem: mean gap to the best known minimum against mean seconds, both on log scales."""
+    """A panel for each problem: mean gap to the least known margin against mean seconds, both on log scales.
+
+    Gaps below ``SMALLEST`` are drawn there.
+    """
     figure, grid = new_figure(1, len(problems), width=PAGE, height=2.4, squeeze=False)
     axes = list(grid.flat)
     for ax, (name, costs) in zip(axes, problems.items(), strict=True):
         best = front(costs)
-        ax.plot([c.seconds for c in best], [c.gap for c in best], color="black", linewidth=0.6, label="front")
+        gaps = [max(cost.gap, SMALLEST) for cost in best]
+        ax.plot([cost.seconds for cost in best], gaps, color="black", linewidth=0.6, label="front")
         for cost in costs:
             style = STYLES[cost.method]
-            ax.plot(cost.seconds, cost.gap, color=style.color, marker=style.marker, markersize=6, linestyle="none",
-                    label=style.label)  # fmt: skip
+            ax.plot(cost.seconds, max(cost.gap, SMALLEST), color=style.color, marker=style.marker, markersize=6,
+                    linestyle="none", label=style.label)  # fmt: skip
         ax.set_xscale("log")
         ax.set_yscale("log")
         ax.set_title(name)
         ax.set_xlabel("CPU seconds an example")
-    axes[0].set_ylabel("mean gap to the least known margin")
+    axes[0].set_ylabel("mean gap to the least\nknown margin (logits)")
     legend_above(figure, axes, 9)
     return figure

@@ -57,5 +57,6 @@ def _panel(ax: Any, errors: Errors) -> None:
     for method, values in errors.upper.items():
         known = np.isfinite(values)
         ax.plot(errors.radii[known], 100 * values[known], markersize=3, **STYLES[method].line)
-    ax.plot(errors.radii, 100 * errors.lower, markersize=3, **STYLES["attack"].line)
+    found = {**STYLES["attack"].line, "label": "counterexamples"}
+    ax.plot(errors.radii, 100 * errors.lower, markersize=3, **found)
     ax.set_ylim(0, 102)

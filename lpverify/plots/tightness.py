@@ -22,7 +22,7 @@ class Margins:
     """Bounds on the margins of the same R claims, each array (R,).
 
     Attributes:
-        lower: by method, what it claims; NaN where it has nothing.
+        lower: by method, what it claims.
         upper: the least margin known at any point.
         certified: the greatest lower bound known.
     """
@@ -57,7 +57,7 @@ def _margins(ax: Any, margins: Margins) -> None:
     places = np.arange(1, len(order) + 1)
     # Interval bounds lie far below everything else; how many leave the picture is said on it.
     others = [values for method, values in margins.lower.items() if method != "interval"] or [margins.upper]
-    least, top = float(np.nanmin(others)), float(np.nanmax(margins.upper))
+    least, top = float(np.min(others)), float(np.max(margins.upper))
     bottom = least - 0.25 * (top - least)
     for method, values in margins.lower.items():
         style = STYLES[method]
@@ -75,11 +75,12 @@ def _margins(ax: Any, margins: Margins) -> None:
 
 def _gaps(ax: Any, margins: Margins) -> None:
     unknown = np.sort(margins.upper - margins.certified)
+    gaps = {method: np.sort(margins.upper - values) for method, values in margins.lower.items()}
+    bottom = max(SMALLEST, 0.3 * min(float(of[0]) for of in gaps.values()))
     places = np.arange(1, len(unknown) + 1)
     ax.set_yscale("log")
-    for method, values in margins.lower.items():
-        style, gaps = STYLES[method], np.sort(margins.upper - values)
-        ax.plot(places, np.maximum(gaps, SMALLEST), color=style.color, linestyle=style.linestyle)
-    if not bool(np.isnan(unknown).any()):
-        ax.fill_between(places, SMALLEST, np.maximum(unknown, SMALLEST), color="black", alpha=0.1, linewidth=0)
-    ax.set_ylim(bottom=SMALLEST)
+    for method, of in gaps.items():
+        style = STYLES[method]
+        ax.plot(places, np.maximum(of, bottom), color=style.color, linestyle=style.linestyle)
+    ax.fill_between(places, bottom, np.maximum(unknown, bottom), color="black", alpha=0.1, linewidth=0)
+    ax.set_ylim(bottom=bottom)
