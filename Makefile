@@ -46,6 +46,7 @@ figures-data: $(VENV)/.installed
 	$(MEASURE)/sorted_bounds.py
 	$(MEASURE)/robust_error.py
 	$(MEASURE)/radii.py
+	$(MEASURE)/boundaries.py
 	$(MEASURE)/polytopes.py
 	$(MEASURE)/projections.py errors
 	$(MEASURE)/projections.py cost
