@@ -2,7 +2,7 @@
 # make test   install into .venv with the development tools, run the linters, the type checker and the tests
 # make figures       install into .venv, draw every figure and table from benchmarks/results into figures/out
 # make figures-data  measure again what they are drawn from: hours on two cores; DATA names the folder of shared data
-# make bench  time the core kernels with pytest-benchmark; BENCH_ARGS saves and compares
+# make bench         time the core kernels with pytest-benchmark; BENCH_ARGS saves and compares
 #
 # PYTHON names the interpreter (3.11 or newer). PIP_ARGS goes to every pip install, for example
 #   make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
@@ -15,7 +15,7 @@ DATA ?= ../shared/data
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test figures figures-data clean
+.PHONY: demo test bench figures figures-data clean
 
 demo: $(VENV)/.installed
 	$(BIN)/lpverify verify lpverify/assets/digits-demo.safetensors --data digits --eps 0.05 --clip 0 1 \
