@@ -26,6 +26,7 @@ from lpverify.network import Network
 
 ASSETS = Path(__file__).resolve().parents[1] / "lpverify" / "assets"
 UNIT = ("0", "1")
+IMAGES = 7
 
 # A network with inputs x (N, n_0) and labels y (N,), from the folder of shared data.
 Loaded = tuple[Network, NDArray[np.float32], NDArray[np.int64]]
@@ -40,6 +41,7 @@ class Problem:
         load: the network and the data.
         radii, clip: of the balls.
         examples: the first so many that the network classifies correctly.
+            Seven of the images: their ten classes make the file large.
         costly: see ``Case``.
         shared: it needs the folder of shared data.
     """
@@ -117,25 +119,25 @@ PROBLEMS: dict[str, Problem] = {
     "toy2d-standard": Problem(shipped("toy2d-standard", "toy2d"), ("0.04", "0.08", "0.16"), costly=FEW),
     "toy2d-dual": Problem(shipped("toy2d-dual", "toy2d"), ("0.04", "0.08", "0.16"), costly=FEW),
     **{
-        f"digits-{kind}": Problem(shipped(f"digits-{kind}", "digits"), ("0.02", "0.05", "0.1"), UNIT, costly=FEW)
+        f"digits-{kind}": Problem(shipped(f"digits-{kind}", "digits"), ("0.02", "0.05", "0.1"), UNIT, IMAGES, costly=FEW)
         for kind in ("standard", "pgd", "dual", "ibp")
     },
     "mnist-2x100-standard": Problem(
-        shared("torch/salman/experiment_1/NOR_MLP_B.pth"), ("0.01", "0.03"), UNIT, costly=FEW, shared=True
+        shared("torch/salman/experiment_1/NOR_MLP_B.pth"), ("0.01", "0.03"), UNIT, IMAGES, costly=FEW, shared=True
     ),
     "mnist-2x100-pgd": Problem(
-        shared("torch/salman/experiment_1/ADV_MLP_B_0.05.pth"), ("0.03", "0.05"), UNIT, costly=FEW, shared=True
+        shared("torch/salman/experiment_1/ADV_MLP_B_0.05.pth"), ("0.03", "0.05"), UNIT, IMAGES, costly=FEW, shared=True
     ),
     "mnist-2x100-dual": Problem(
-        shared("torch/salman/experiment_1/LPD_MLP_B_0.1.pth"), ("0.05", "0.1"), UNIT, costly=FEW, shared=True
+        shared("torch/salman/experiment_1/LPD_MLP_B_0.1.pth"), ("0.05", "0.1"), UNIT, IMAGES, costly=FEW, shared=True
     ),
     "mnist-6x100-standard": Problem(
-        shared("torch/eran/mnist_6_100_nat.pth"), ("0.015", "0.005"), UNIT, costly=LARGE, shared=True
+        shared("torch/eran/mnist_6_100_nat.pth"), ("0.015", "0.005"), UNIT, IMAGES, costly=LARGE, shared=True
     ),
     "mnist-conv-dual": Problem(
-        shared("torch/convex_adversarial/mnist.pth"), ("0.1", "0.05"), UNIT, costly=LARGE, shared=True
+        shared("torch/convex_adversarial/mnist.pth"), ("0.1", "0.05"), UNIT, IMAGES, costly=LARGE, shared=True
     ),
     "mnist-wk17a": Problem(
-        shared("torch/mipverify/WK17a_linf0.1.pth"), ("0.1", "0.05"), UNIT, costly=LARGE, shared=True
+        shared("torch/mipverify/WK17a_linf0.1.pth"), ("0.1", "0.05"), UNIT, IMAGES, costly=LARGE, shared=True
     ),
 }  # fmt: skip
