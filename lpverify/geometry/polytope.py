@@ -25,6 +25,8 @@ from lpverify.network import Network
 from lpverify.problem import Box, Region, Specification
 
 OUTER = "outer."
+# A set is taken to be at least so many times as wide as it is long.
+FLATTEST = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,23 +99,49 @@ def polytope(
         steps: of each attack.
     """
     network = network.detach()
-    outer = {name: outer_polygon(network, region, method, rows, count) for name, method in methods.items()}
     center = _outputs(network, region.box.center, rows)[0]
+    rings: list[Array] = []
+    exact, images = float("nan"), []
+    points = attacked = np.zeros((0, 2))
     if network.input_size == 2 and isinstance(region, Box):
         lower, upper = (end[0].double().cpu().numpy() for end in (region.lower, region.upper))
-        images = [(found.polygon @ found.A.T + found.b) @ rows.T for found in linear_regions(
-            network, rectangle(lower, upper))]  # fmt: skip
+        images = [found.outputs() @ rows.T for found in linear_regions(network, rectangle(lower, upper))]
         edge = outline(images)
-        return Polytope(tuple(edge.rings()), edge.area, np.zeros((0, 2)), np.zeros((0, 2)), center, outer, len(images))
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.rand(samples, network.input_size, generator=generator, dtype=torch.float64).to(region.lower)
-    points = _outputs(network, random_point(region.select([0] * samples), noise), rows)
+        rings, exact = edge.rings(), edge.area
+    else:
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.rand(samples, network.input_size, generator=generator, dtype=torch.float64).to(region.lower)
+        points = _outputs(network, random_point(region.select([0] * samples), noise), rows)
+        x = _attack(network, region, np.linalg.inv(_frame(points)) @ rows, count, steps, seed)
+        attacked = _outputs(network, x, rows)
+    frame = _frame(np.concatenate([*images, points, attacked]))
+    turned = np.linalg.inv(frame) @ rows
+    outer = {
+        name: outer_polygon(network, region, method, turned, count) @ frame.T for name, method in methods.items()
+    }
+    return Polytope(tuple(rings), exact, points, attacked, center, outer, len(images))
+
+
+def _frame(points: Array) -> Array:
+    """A symmetric (2, 2) matrix that makes the unit disc as long and thin as points (N, 2), and turns it alike.
+
+    Directions are even in its coordinates: however thin the set is, its polygons have corners all around.
+    """
+    spread = points - points.mean(axis=0)
+    values, vectors = np.linalg.eigh(spread.T @ spread / len(points))
+    lengths = np.sqrt(np.maximum(values, FLATTEST**2 * values.max()))
+    found: Array = (vectors * lengths) @ vectors.T if values.max() > 0 else np.eye(2)
+    return found
+
+
+def _attack(network: Network, region: Region, rows: Array, count: int, steps: int, seed: int) -> torch.Tensor:
+    """Inputs (count, n_0) that attacks find furthest in each direction of the two combinations ``rows``."""
     towards = torch.as_tensor(directions(count) @ rows)[:, None].to(region.lower)
     found = attack(
         network, region.select([0] * count), Specification(towards, towards.new_zeros(count, 1)),
         steps=steps, restarts=1, seed=seed, early_stop=False,
-    ).points  # fmt: skip
-    return Polytope((), float("nan"), points, _outputs(network, found, rows), center, outer)
+    )  # fmt: skip
+    return found.points
 
 
 def _outputs(network: Network, x: torch.Tensor, rows: Array) -> Array:

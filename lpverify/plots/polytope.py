@@ -5,6 +5,7 @@ Wong & Kolter 2018, figures 6 and 7, with the exact set in place of samples.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from lpverify.plots.style import BLACK, GREY, STYLES, VERMILION, new_figure
 
 FILL = "#C9C9C9"
 # A polygon more than so many times as wide as the next one is left out, as the others would be dots beside it.
-FAR = 6.0
+FAR = 3.0
 
 
 def drawn_methods(data: Polytope) -> list[str]:
@@ -36,9 +37,11 @@ def draw_polytope(axes: Any, data: Polytope) -> None:
     add_rings(axes, data.rings, facecolor=FILL, edgecolor=BLACK, linewidth=0.6)
     axes.plot(*data.points.T, ".", color=GREY, markersize=1, gid="random")
     axes.plot(*data.attacked.T, "x", color=VERMILION, markersize=3, markeredgewidth=0.7, gid="attacked")
-    for name in drawn_methods(data):
+    for name in reversed(drawn_methods(data)):
         closed, look = np.concatenate([data.outer[name], data.outer[name][:1]]), STYLES[name]
-        axes.plot(*closed.T, color=look.color, linestyle=look.linestyle, gid=name)
+        # The LP often lies on alpha's polygon; both shall be seen.
+        width = 2.2 if name == "alpha" else 1.2
+        axes.plot(*closed.T, color=look.color, linestyle=look.linestyle, linewidth=width, gid=name)
     axes.margins(0.06)
 
 
@@ -48,20 +51,22 @@ def legend_handles(data: Polytope) -> list[Any]:
     if data.rings:
         handles.append(Patch(facecolor=FILL, edgecolor=BLACK, linewidth=0.6, label="exact"))
     else:
-        handles.append(Line2D([], [], color=GREY, marker=".", linestyle="none", label="random inputs"))
+        handles.append(Line2D([], [], color=GREY, marker=".", linestyle="none", label="random"))
         handles.append(Line2D([], [], color=VERMILION, marker="x", linestyle="none", markersize=3, label="attacked"))
     drawn = drawn_methods(data)
     for name in sorted(data.outer, key=lambda name: area(data.outer[name])):
         look = STYLES[name]
-        label = look.label if name in drawn else f"{look.label} (beyond the picture)"
+        label = look.label if name in drawn else f"{look.label} (outside)"
         handles.append(Line2D([], [], color=look.color, linestyle=look.linestyle, label=label))
     return handles
 
 
 def ratios(data: Polytope) -> str:
-    """The areas of the polygons over that of the exact set, a line each, from the tightest on."""
+    """By how much the areas of all polygons exceed that of the exact set, from the tightest on, in two lines."""
     names = sorted(data.outer, key=data.looseness)
-    return "\n".join(f"{STYLES[name].label} ×{_short(data.looseness(name))}" for name in names)
+    said = [f"{STYLES[name].label} {_short(data.looseness(name))}" for name in names]
+    half = (len(said) + 1) // 2
+    return ", ".join(said[:half]) + ",\n" + ", ".join(said[half:])
 
 
 def polytope_figure(data: Polytope, labels: tuple[str, str], title: str, **size: Any) -> Any:
@@ -69,10 +74,39 @@ def polytope_figure(data: Polytope, labels: tuple[str, str], title: str, **size:
     figure, axes = new_figure(**size)
     draw_polytope(axes, data)
     axes.set(xlabel=labels[0], ylabel=labels[1], title=title)
-    figure.legend(handles=legend_handles(data), loc="outside lower center", ncols=3)
+    figure.legend(handles=legend_handles(data), loc="outside lower center", ncols=3, handlelength=1.6, columnspacing=1.0)
+    return figure
+
+
+def polytopes_figure(
+    panels: Sequence[Sequence[tuple[str, Polytope]]], labels: tuple[str, str], *, wall: bool = False, **size: Any
+) -> Any:
+    """A table of panels, (title, data) each, with one legend; call inside ``styled``.
+
+    Args:
+        wall: draw the line where the first coordinate is 0.
+    """
+    figure, axes = new_figure(len(panels), len(panels[0]), squeeze=False, **size)
+    handles: dict[str, Any] = {}
+    for row, line in zip(axes, panels, strict=True):
+        for place, (title, data) in zip(row, line, strict=True):
+            draw_polytope(place, data)
+            if wall:
+                place.axvline(0, color=BLACK, linewidth=0.6, linestyle="--")
+            place.set_title(f"{title}\n{ratios(data)}", fontsize=7)
+            place.ticklabel_format(scilimits=(-2, 3))
+            place.locator_params(nbins=5)
+            handles |= {handle.get_label().removesuffix(" (outside)"): handle for handle in legend_handles(data)}
+        row[0].set_ylabel(labels[1])
+    for place in axes[-1]:
+        place.set_xlabel(labels[0])
+    figure.suptitle("Below each title: the polygons' areas over that of the exact set", fontsize=7)
+    figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=len(handles))
     return figure
 
 
 def _short(value: float) -> str:
-    """Two or three digits: 1.68, 58.5, 258, 3e+06."""
-    return f"{value:.3g}" if value < 10_000 else f"{value:.0e}".replace("e+0", "e").replace("e+", "e")
+    """Two digits, or more before the point: 1.7, 58, 258, 3e6."""
+    if value < 10:
+        return f"{value:.1f}"
+    return f"{value:.0f}" if value < 10_000 else f"{value:.0e}".replace("e+0", "e").replace("e+", "e")

@@ -21,6 +21,8 @@ METHODS = ("interval", "dual", "crown", "alpha", "lp")
 @REGION
 @click.option("--outputs", type=click.IntRange(min=0), nargs=2, metavar="I J", help="Which two outputs; by default "
               "the greatest at the example and the next.")  # fmt: skip
+@click.option("--difference", is_flag=True, help="Draw their difference, whose sign decides between them, and their "
+              "sum.")  # fmt: skip
 @click.option("--method", "methods", type=Names(*METHOD_NAMES), default=",".join(METHODS), show_default=True,
               metavar="METHODS", help="Whose outer polygons are drawn, joined by commas.")  # fmt: skip
 @click.option("--directions", type=click.IntRange(min=3), default=64, show_default=True,
@@ -35,6 +37,7 @@ def polytope(
     model: Path,
     out: Path,
     outputs: tuple[int, int] | None,
+    difference: bool,
     methods: tuple[str, ...],
     directions: int,
     samples: int,
@@ -68,11 +71,13 @@ def polytope(
     for method in tried.values():
         method.require(network, settings.norm)
     rows = picked(outputs, network.output_size)
+    labels = (f"output {outputs[0]}", f"output {outputs[1]}")
+    if difference:
+        rows, labels = rows[[0, 0]] + rows[[1, 1]] * [[-1], [1]], (" − ".join(labels), " + ".join(labels))
     data = measure(network, settings.region(x), rows, tried, count=directions, samples=samples, seed=seed)
     numbers = out.with_name(out.name + ".npz")
     write_arrays(numbers, data.arrays())
     with styled():
-        labels = (f"output {outputs[0]}", f"output {outputs[1]}")
         title = f"{model.stem}, example {job.indices[0]}, eps {settings.eps}"
         figure = polytope_figure(data, labels, title, width=COLUMN, height=COLUMN * 1.05)
         report([*save(figure, out), numbers])
