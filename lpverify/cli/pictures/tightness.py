@@ -63,7 +63,7 @@ def _measured(
     from lpverify.bounds import METHODS as ALL
     from lpverify.cli.loading import load_job
     from lpverify.comparison.case import ATTACK, Case, Limit
-    from lpverify.comparison.rows import RowFile
+    from lpverify.comparison.rows import RowFile, read_rows
     from lpverify.comparison.run import Options, compare
     from lpverify.table import progress
 
@@ -76,4 +76,5 @@ def _measured(
     for _ in progress(compare(case, file, options), len(job.x), "measure"):
         pass
     wanted = set(job.indices.tolist())
-    return [row for row in file.rows if row.problem == case.name and row.example in wanted and row.eps == given["eps"]]
+    kept = [row for row in read_rows(path) if (row.problem, row.eps) == (case.name, given["eps"])]
+    return [row for row in kept if row.example in wanted]
