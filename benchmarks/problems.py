@@ -111,6 +111,7 @@ def solvers(examples: int, lp: float, tight: float, milp: float, sdp: float = 0.
 
 FEW = solvers(3, 30.0, 60.0, 20.0)
 LARGE = solvers(2, 45.0, 60.0, 20.0)
+DIGITS_RADII = ("0.02", "0.05", "0.1")
 PLANE = ("0.05", "0.1", "0.25")
 
 PROBLEMS: dict[str, Problem] = {
@@ -119,7 +120,7 @@ PROBLEMS: dict[str, Problem] = {
     "toy2d-standard": Problem(shipped("toy2d-standard", "toy2d"), ("0.04", "0.08", "0.16"), costly=FEW),
     "toy2d-dual": Problem(shipped("toy2d-dual", "toy2d"), ("0.04", "0.08", "0.16"), costly=FEW),
     **{
-        f"digits-{kind}": Problem(shipped(f"digits-{kind}", "digits"), ("0.02", "0.05", "0.1"), UNIT, IMAGES, costly=FEW)
+        f"digits-{kind}": Problem(shipped(f"digits-{kind}", "digits"), DIGITS_RADII, UNIT, IMAGES, costly=FEW)
         for kind in ("standard", "pgd", "dual", "ibp")
     },
     "mnist-2x100-standard": Problem(
