@@ -7,6 +7,11 @@ first runs at several batch sizes and keeps its fastest; then all take turns, ro
 whatever else the machine does falls on all of them. Times are the thread's CPU time, which on an idle machine
 is the wall clock's (recorded too). The margins of the run are compared as well: exit code 1
 if a library disagrees with lpverify beyond rounding, or a checker proves more than its engine claims.
+
+Then the LP relaxation by lpverify and by cvxpy as the blog post writes it (neuron by neuron, and the text-book form),
+through ``lp_speed.py``: where results/lp_speed_images.csv has its lines, they are not measured again; what it
+measured of scipy and PuLP stays. At last ``speed_table.py`` joins these with Marabou's results (``marabou.py`` needs an
+environment of its own) into results/speed_table.csv and the README's table.
 """
 
 from __future__ import annotations
@@ -25,8 +30,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import lp_speed
 import numpy as np
+import speed_table
 import torch
+from common import Table
 from contender import Contender, agrees, difference, timed, times_slower, tune
 from peers import BatchBound, find_peers, peer_bounds
 from threadpoolctl import threadpool_limits
@@ -70,6 +78,8 @@ SUBJECTS = {
     "conv": Subject("torch/convex_adversarial/mnist.pth", "small", "0.1"),
     "dense": Subject("torch/eran/mnist_6_100_nat.pth", "fc-784-100-100-100-100-100-10", "0.015"),
 }
+# The same networks and radii among the subjects of lp_speed.py.
+PROGRAMS = {"conv": "conv-0.1", "dense": "dense-0.015"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,6 +220,15 @@ def record(subject: Subject, row: Contender, rows: dict[tuple[str, str, str], Co
     return line
 
 
+def measure_programs(arguments: argparse.Namespace) -> None:
+    """The blog's cvxpy beside lpverify's LP, continued where lp_speed_images.csv ends."""
+    contestants = ["neuron by neuron", "text-book"]
+    options = argparse.Namespace(data=arguments.data, images=arguments.lp_images, seconds=arguments.lp_seconds)
+    raw = Table(speed_table.RESULTS / "lp_speed_images.csv", lp_speed.RAW, 4)
+    for name in arguments.networks:
+        lp_speed.measure(PROGRAMS[name], lp_speed.contenders(contestants), options, raw)
+
+
 def cpu_name() -> str:
     """The processor's model."""
     info = Path("/proc/cpuinfo")
@@ -237,6 +256,8 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=100, help="first MNIST test images")
     parser.add_argument("--rounds", type=int, default=5, help="timed runs of each contender")
     parser.add_argument("--exact-images", type=int, default=2, help="images for the exact checker; 0 leaves it out")
+    parser.add_argument("--lp-images", type=int, default=2, help="images for the linear programs in cvxpy; 0: none")
+    parser.add_argument("--lp-seconds", type=float, default=40.0, help="for one way of writing them on one network")
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent / "results" / "speed.csv")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -261,6 +282,11 @@ def main() -> int:
         writer.writeheader()
         writer.writerows(lines)
     show(lines)
+    if arguments.lp_images:
+        with threadpool_limits(1):
+            measure_programs(arguments)
+    if arguments.out.resolve() == (speed_table.RESULTS / "speed.csv").resolve():
+        speed_table.write()
     print("\n".join(faults) or "\nall margins agree", file=sys.stderr if faults else sys.stdout)
     return 1 if faults else 0
 

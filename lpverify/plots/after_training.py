@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,6 +15,12 @@ from lpverify.plots.style import COLUMN, GREY, PAGE, STYLES, legend_above, new_f
 
 Array = NDArray[np.float64]
 _SIZES = {"dual": 9, "lp": 7}
+_HATCHED = {"color": "white", "hatch": "//////", "linewidth": 0.6, "edgecolor": STYLES["sdp"].color}
+_OTHER_BARS: dict[str, tuple[str, dict[str, Any]]] = {
+    "clean": ("clean", {"color": "#CCCCCC"}),
+    "sdp": ("SDP of the ball", {}),
+    "global sdp": ("SDP of training", _HATCHED),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +51,7 @@ def tightness_by_radius(networks: Mapping[str, ByRadius]) -> Figure:
     return figure
 
 
-def _line(method: str) -> dict[str, object]:
+def _line(method: str) -> dict[str, Any]:
     if method == "clean":
         return {"label": "clean", "color": GREY, "linestyle": ":", "marker": ""}
     # Where errors coincide, marks inside one another show it.
@@ -61,12 +68,10 @@ def judged_bars(networks: Mapping[str, Mapping[str, float]], methods: Sequence[s
     width = 0.86 / len(methods)
     for place, method in enumerate(methods):
         at = np.arange(len(networks)) + (place - (len(methods) - 1) / 2) * width
-        look = {"clean": {"color": "#CCCCCC"}, "global sdp": {"color": "white", "hatch": "//////", "linewidth": 0.6,
-                "edgecolor": STYLES["sdp"].color}}.get(method, {})  # fmt: skip
-        label = {"clean": "clean", "global sdp": "SDP of training", "sdp": "SDP of each ball"}.get(method)
+        label, look = _OTHER_BARS.get(method, ("", {}))
         values = [100 * errors[method] for errors in networks.values()]
-        bars = ax.bar(at, values, width * 0.9, label=label or STYLES[method].label,
-                      **({"color": STYLES[method].color} if not look else look))  # fmt: skip
+        look = look or {"color": STYLES[method].color}
+        bars = ax.bar(at, values, width * 0.9, label=label or STYLES[method].label, **look)
         ax.bar_label(bars, fmt="%.0f", fontsize=5, padding=1)
     ax.set_xticks(range(len(networks)), list(networks))
     ax.set_ylim(0, 105)

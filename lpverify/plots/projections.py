@@ -62,7 +62,7 @@ class CostCurve:
 
 
 def cost_curves(panels: Mapping[str, Mapping[int, CostCurve]]) -> Figure:
-    """A row for each thing that is timed: seconds and memory against the hidden units, on log scales, a line for a k."""
+    """A row for each thing that is timed: seconds and memory by the hidden units, a line for each k."""
     figure, grid = new_figure(len(panels), 2, width=PAGE, height=1.7 * len(panels) + 0.4, squeeze=False, sharex=True)
     for line, (name, curves) in zip(grid, panels.items(), strict=True):
         for ax, values, label in zip(line, ("seconds", "mib"), ("CPU seconds", "peak memory (MiB)"), strict=True):
@@ -103,5 +103,3 @@ def training_by_k(runs: Mapping[int, Training]) -> Figure:
     axes[0].set_ylim(0, 100)
     legend_above(figure, [axes[0]], len(runs))
     return figure
-
-
