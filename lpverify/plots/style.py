@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -52,7 +52,7 @@ class MethodStyle:
     label: str
     color: str
     marker: str
-    linestyle: str
+    linestyle: Literal["-", "--", "-.", ":"]
 
     @property
     def line(self) -> dict[str, Any]:
