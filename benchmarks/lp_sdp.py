@@ -94,14 +94,18 @@ class GlobalSDP:
         self.size = 1 + INPUTS + hidden
         self.c = torch.zeros(len(self.first), self.size, requires_grad=True)
 
-    def __call__(self, W: Tensor, V: Tensor) -> Tensor:
-        """(10, 10), symmetric, zero on the diagonal; W (h, 16), V (10, h)."""
+    def matrices(self, W: Tensor, V: Tensor) -> Tensor:
+        """M of each pair first < second: (45, D, D)."""
         v = V[self.first] - V[self.second]
         M = W.new_zeros(len(v), self.size, self.size)
         block = v.unsqueeze(2) * W
         M[:, 1 + INPUTS :, 1 : 1 + INPUTS] = block
         M[:, 1 : 1 + INPUTS, 0] = block.sum(1)
-        M = M + M.mT
+        return M + M.mT
+
+    def __call__(self, W: Tensor, V: Tensor) -> Tensor:
+        """(10, 10), symmetric, zero on the diagonal; W (h, 16), V (10, h)."""
+        M = self.matrices(W, V)
         top = torch.linalg.eigvalsh(M - torch.diag_embed(self.c))[:, -1]
         falls = (self.size * top.clamp(min=0) + self.c.clamp(min=0).sum(1)) / 4
         table = W.new_zeros(CLASSES, CLASSES)

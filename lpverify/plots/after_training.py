@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lpverify.plots.style import COLUMN, GREY, PAGE, STYLES, legend_above, new_figure
 
 Array = NDArray[np.float64]
-_SIZES = {"dual": 9, "lp": 7}
+_SIZES = {"dual": 7, "lp": 5}
 _HATCHED = {"color": "white", "hatch": "//////", "linewidth": 0.6, "edgecolor": STYLES["sdp"].color}
 _OTHER_BARS: dict[str, tuple[str, dict[str, Any]]] = {
     "clean": ("clean", {"color": "#CCCCCC"}),
@@ -42,7 +42,7 @@ def tightness_by_radius(networks: Mapping[str, ByRadius]) -> Figure:
             column[1].plot(found.eps, values, **_line(method))
         column[1].xaxis.set_major_locator(MultipleLocator(0.05))
         column[0].set_title(name)
-        column[0].set_ylim(0, 103)
+        column[0].set_ylim(0, 107)
         column[1].set_xlabel(r"radius $\epsilon$")
     grid[1, 0].set_yscale("log")
     grid[0, 0].set_ylabel("error (%)")
@@ -64,7 +64,7 @@ def judged_bars(networks: Mapping[str, Mapping[str, float]], methods: Sequence[s
     Args:
         methods: the bounds, in order: "clean", "global sdp", or keys of ``STYLES``.
     """
-    figure, ax = new_figure(width=COLUMN, height=2.5)
+    figure, ax = new_figure(width=COLUMN, height=2.7)
     width = 0.86 / len(methods)
     for place, method in enumerate(methods):
         at = np.arange(len(networks)) + (place - (len(methods) - 1) / 2) * width
@@ -78,5 +78,5 @@ def judged_bars(networks: Mapping[str, Mapping[str, float]], methods: Sequence[s
     ax.set_ylabel("not certified (%)")
     ax.set_xlabel("training")
     ax.grid(visible=False, axis="x")
-    legend_above(figure, [ax], 4)
+    legend_above(figure, [ax], 3)
     return figure

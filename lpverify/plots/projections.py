@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullFormatter
 from numpy.typing import NDArray
 
 from lpverify.plots.style import BLACK, ORANGE, PAGE, SKY, MethodStyle, legend_above, new_figure
@@ -69,14 +71,25 @@ def cost_curves(panels: Mapping[str, Mapping[int, CostCurve]]) -> Figure:
             for k, curve in curves.items():
                 style = PROJECTED[k].line | {"color": _BY_K[k], "markeredgewidth": 1.2}
                 ax.plot(curve.hidden, getattr(curve, values), **style)
-            ax.set_xscale("log")
             ax.set_yscale("log")
+            log_ticks(ax, curves[min(curves)].hidden)
             ax.set_ylabel(label)
             ax.set_title(name)
     for ax in grid[-1]:
         ax.set_xlabel("hidden units")
     legend_above(figure, [grid[0, 0]], len(PROJECTED))
     return figure
+
+
+def log_ticks(ax: Any, sizes: Array | None) -> None:
+    """A logarithmic axis of sizes with a tick at each, every other with its number; None: at the decades."""
+    ax.set_xscale("log")
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    if sizes is not None:
+        shown = sizes[len(sizes) % 2 == 0 :: 2] if len(sizes) > 4 else sizes
+        ax.xaxis.set_minor_locator(FixedLocator(sizes))
+        ax.xaxis.set_major_locator(FixedLocator(shown))
+        ax.xaxis.set_major_formatter("{x:g}")
 
 
 @dataclass(frozen=True, eq=False)

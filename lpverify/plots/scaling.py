@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lpverify.plots.projections import PROJECTED
+from lpverify.plots.projections import PROJECTED, log_ticks
 from lpverify.plots.style import PAGE, STYLES, MethodStyle, legend_above, new_figure
 
 Array = NDArray[np.float64]
@@ -43,9 +43,10 @@ def scaling(axes: Mapping[str, Mapping[str, Growth]]) -> Figure:
             line = style_of(method).line | {"markersize": 3.5, "linewidth": 1.0}
             column[0].plot(growth.size, growth.seconds, **line)
             column[1].plot(growth.size, growth.mib, **line)
+        sizes = np.unique(np.concatenate([growth.size for growth in methods.values()]))
         for ax in column:
-            ax.set_xscale("log")
             ax.set_yscale("log")
+            log_ticks(ax, sizes if axis != "unstable" else None)
         column[1].set_xlabel(LABELS[axis])
     grid[0, 0].set_ylabel("CPU seconds a batch")
     grid[1, 0].set_ylabel("peak memory (MiB)")
