@@ -6,7 +6,7 @@ Under "standard/" and "dual/": the shipped networks, with the verdict of every e
 2018, figure 3). Under "balls-dual/" and "balls-auto/": the robust network, with balls on a grid of points, each about
 the class that the network gives its center: what the dual bound certifies, and what is true. Under "stage1/", "stage2/"
 and in "cascade.": a cascade of two stages, trained here in seconds (thesis, figure 3.17), with what it answers on a
-grid of points: the class, or -1 where it has no certificate.
+grid over the window: the class, or -1 where it has no certificate.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from lpverify.training.cascade import train_cascade
 from lpverify.verify import verify_stream
 
 ASSETS = Path(__file__).resolve().parents[1] / "lpverify" / "assets"
-EPS, BALLS_EPS, CASCADE_EPS = "0.08", "0.058", "0.11"
+EPS, BALLS_EPS, CASCADE_EPS = "0.08", "0.06", "0.11"
 # Balls a side, and points a side at which the cascade is asked.
-BALLS, GRID = 8, 61
+BALLS, GRID = 7, 61
 CASCADE = TrainConfig(
     data="toy2d", method="dual", arch="fc-2-50-50-2", eps=float(CASCADE_EPS), eps_schedule="linear", eps_ramp=75,
     epochs=150, batch=12, lr=6e-3, eval_every=150, seed=1, threads=1, device="cpu", stages=2,
@@ -61,7 +61,7 @@ def examples(arrays: Arrays) -> None:
 
 
 def balls(arrays: Arrays) -> None:
-    """Balls on a grid that nearly touch, by the dual bound and by everything there is."""
+    """Balls on a grid, a little apart, by the dual bound and by everything there is."""
     network = load_model(ASSETS / "toy2d-dual.safetensors")
     centers = grid(0.5 / BALLS, 1 - 0.5 / BALLS, BALLS)
     classes = predictions(network, centers)
@@ -80,16 +80,17 @@ def cascade(arrays: Arrays) -> None:
         train_cascade(CASCADE, Path(folder) / "run")
         stages = read_cascade(Path(folder) / "run" / "cascade.toml", load_model)
     settings = Settings(CASCADE_EPS, method="dual")
-    points = grid(0.5 / GRID, 1 - 0.5 / GRID, GRID)
+    lower, upper = window = window_about(data.x, float(CASCADE_EPS))
+    points = lower + (upper - lower) * grid(0.5 / GRID, 1 - 0.5 / GRID, GRID)
     for number, stage in enumerate(stages, start=1):
         verdicts = [result.verdict.value for result in verify_stream(stage, data.x, data.y, settings)]
-        made = drawn(stage, data.x, data.y, verdicts, CASCADE_EPS, (np.zeros(2), np.ones(2)))
+        made = drawn(stage, data.x, data.y, verdicts, CASCADE_EPS, window)
         arrays |= {f"stage{number}/{key}": value for key, value in made.items()}
     for name, used in (("stage1", stages[:1]), ("stage2", stages[1:]), ("cascade", stages)):
         with Cascade(used, settings) as asked:
             answers = [-1 if answer.label is None else answer.label for answer in asked.predict(points)]
         arrays[f"{name}.answers"] = np.array(answers, np.int8).reshape(GRID, GRID)
-        print(f"{name}: answers at {np.mean(np.array(answers) >= 0):.3f} of the square", flush=True)
+        print(f"{name}: answers at {np.mean(np.array(answers) >= 0):.3f} of the window", flush=True)
 
 
 def grid(low: float, high: float, side: int) -> NDArray[np.float64]:

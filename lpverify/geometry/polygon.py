@@ -33,7 +33,7 @@ def split(polygon: Polygon, values: Array, slack: float) -> tuple[Polygon, Polyg
     """The two parts in which an affine function, given by its values (k,) at the vertices, is <= 0 and >= 0.
 
     Values within ``slack`` of 0 count as 0, so that no part is thinner. Both parts get the same new vertices: together
-    they are the polygon, whatever was rounded. A part without area is empty, (0, 2).
+    they are the polygon, whatever was rounded. A part without area is empty, (0, 2); where all values are 0, the first is.
     """
     values = np.where(np.abs(values) <= slack, 0.0, values)
     low: list[Array] = []
@@ -51,7 +51,7 @@ def split(polygon: Polygon, values: Array, slack: float) -> tuple[Polygon, Polyg
     empty = np.zeros((0, 2))
     return (
         np.array(low) if bool((values < 0).any()) else empty,
-        np.array(high) if bool((values > 0).any()) else empty,
+        np.array(high) if bool((values > 0).any() or (values == 0).all()) else empty,
     )
 
 

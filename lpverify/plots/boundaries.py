@@ -84,15 +84,16 @@ def cascade_figure(stages: Sequence[Boundaries], answers: Sequence[NDArray[np.in
     """Each stage's certified answers and boundary with the balls, then the cascade's answers; call inside ``styled``.
 
     Args:
-        answers: of each stage and then of the cascade, classes on a square grid over the unit square, -1 for none.
+        answers: of each stage and then of the cascade, classes on a square grid over the window, -1 for none.
     """
     titles = [*(f"stage {number} alone" for number in range(1, len(stages) + 1)), "the cascade"]
     figure, axes = new_figure(1, len(titles), squeeze=False, sharey=True, **size)
+    low, high = stages[0].lower, stages[0].upper
     colors = ListedColormap(["white", *(_fill(label) for label in range(len(stages[0].rings)))])
     for place, title, answer, stage in zip(axes[0], titles, answers, [*stages, None], strict=True):
         place.imshow(
-            answer, cmap=colors, vmin=-1.5, vmax=colors.N - 1.5, origin="lower", extent=(0, 1, 0, 1),
-            interpolation="nearest",
+            answer, cmap=colors, vmin=-1.5, vmax=colors.N - 1.5, origin="lower", interpolation="nearest",
+            extent=(low[0], high[0], low[1], high[1]),
         )  # fmt: skip
         if stage is None:
             for point, label in zip(stages[0].x, stages[0].y, strict=True):
@@ -100,7 +101,7 @@ def cascade_figure(stages: Sequence[Boundaries], answers: Sequence[NDArray[np.in
         else:
             draw_boundaries(place, stage, fill=False)
             draw_balls(place, stage)
-        place.set(title=f"{title}: {np.mean(answer >= 0):.0%} certified", xlabel="input 0", xlim=(0, 1), ylim=(0, 1))
+        place.set(title=f"{title}: {np.mean(answer >= 0):.0%} certified", xlabel="input 0")
         place.grid(False)
     axes[0, 0].set_ylabel("input 1")
     handles = legend_handles(list(stages), {**VERDICTS, "verified": "ball certified", "unknown": "ball not certified",

@@ -100,6 +100,8 @@ def polytopes_figure(
         row[0].set_ylabel(labels[1])
     for place in axes[-1]:
         place.set_xlabel(labels[0])
+    if wall:
+        handles["equal"] = Line2D([], [], color=BLACK, linewidth=0.6, linestyle="--", label="equal outputs")
     figure.suptitle("Below each title: the polygons' areas over that of the exact set", fontsize=7)
     figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=len(handles))
     return figure
