@@ -87,8 +87,8 @@ def log_ticks(ax: Any, sizes: Array | None) -> None:
     ax.xaxis.set_minor_formatter(NullFormatter())
     if sizes is not None:
         shown = sizes[len(sizes) % 2 == 0 :: 2] if len(sizes) > 4 else sizes
-        ax.xaxis.set_minor_locator(FixedLocator(sizes))
-        ax.xaxis.set_major_locator(FixedLocator(shown))
+        ax.xaxis.set_minor_locator(FixedLocator(sizes.tolist()))
+        ax.xaxis.set_major_locator(FixedLocator(shown.tolist()))
         ax.xaxis.set_major_formatter("{x:g}")
 
 
