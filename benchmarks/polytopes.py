@@ -20,6 +20,7 @@ import torch
 from lpverify.bounds import METHODS
 from lpverify.data import load_data
 from lpverify.geometry.arrays import Arrays, write_arrays
+from lpverify.geometry.polygon import Array
 from lpverify.geometry.polytope import Polytope, polytope
 from lpverify.lowering import load_model, lower_module
 from lpverify.models import toy2d
@@ -45,7 +46,7 @@ def random_network(normal: bool) -> Network:
     return lower_module(module, (2,))
 
 
-def measure(network: Network, x: torch.Tensor, rows: np.ndarray[tuple[int, int], np.dtype[np.float64]], eps: str) -> Polytope:
+def measure(network: Network, x: torch.Tensor, rows: Array, eps: str) -> Polytope:
     """Everything about one ball, in float64."""
     methods = {name: METHODS[name]() for name in NAMES}
     return polytope(network.detach().to(torch.float64), Box.linf(x.double(), float(eps)), rows, methods)

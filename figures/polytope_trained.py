@@ -17,6 +17,7 @@ from lpverify.plots.style import PAGE, save, styled
 
 RADII = ("0.05", "0.1", "0.25")
 ROWS = {"trained-standard": "standard", "trained-dual": "robust"}
+LABELS = ("output 0 − output 1", "output 0 + output 1")
 
 
 def main(results: Path, out: Path) -> list[Path]:
@@ -29,7 +30,7 @@ def main(results: Path, out: Path) -> list[Path]:
         for name, said in ROWS.items()
     ]
     with styled():
-        figure = polytopes_figure(panels, ("output 0 − output 1", "output 0 + output 1"), wall=True, width=PAGE, height=4.6)
+        figure = polytopes_figure(panels, LABELS, wall=True, width=PAGE, height=4.6)
         return save(figure, out / "polytope_trained")
 
 

@@ -29,7 +29,7 @@ def write_arrays(path: Path, arrays: Arrays) -> None:
     """Write FILE.npz, compressed; equal bytes for equal arrays."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+        np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def read_arrays(path: Path, prefix: str = "") -> Arrays:

@@ -47,7 +47,8 @@ def outer_polygon(
     C = torch.as_tensor((normals @ rows)[None]).to(region.lower)
     d = torch.as_tensor(-(normals @ inside)[None]).to(region.lower)
     margins = method.bound(network, region, Specification(C, d)).margins
-    return half_planes(normals, margins.detach().double().cpu().numpy()[0]) + inside
+    polygon: Polygon = half_planes(normals, margins.detach().double().cpu().numpy()[0]) + inside
+    return polygon
 
 
 def picked(outputs: tuple[int, int], size: int) -> Array:

@@ -12,6 +12,7 @@ Polygon = Array
 
 # Half-planes are cut out of a square that reaches so many times as far from the origin as their lines.
 FAR = 1e4
+SHORT = 1e-9
 
 
 def area(polygon: Polygon) -> float:
@@ -33,7 +34,8 @@ def split(polygon: Polygon, values: Array, slack: float) -> tuple[Polygon, Polyg
     """The two parts in which an affine function, given by its values (k,) at the vertices, is <= 0 and >= 0.
 
     Values within ``slack`` of 0 count as 0, so that no part is thinner. Both parts get the same new vertices: together
-    they are the polygon, whatever was rounded. A part without area is empty, (0, 2); where all values are 0, the first is.
+    they are the polygon, whatever was rounded. A part without area is empty, (0, 2); if all values are 0,
+    the first part is.
     """
     values = np.where(np.abs(values) <= slack, 0.0, values)
     low: list[Array] = []
@@ -97,12 +99,16 @@ def _turn(a: Array, b: Array, c: Array) -> float:
 
 
 def contains(polygon: Polygon, points: Array, slack: float = 0.0) -> NDArray[np.bool_]:
-    """Which points (N, 2) lie in a convex polygon, or outside by at most ``slack`` from each edge's line: (N,)."""
+    """Which points (N, 2) lie in a convex polygon, or outside by at most ``slack`` from each edge's line: (N,).
+
+    Edges shorter than ``SHORT`` times the polygon, whose direction is mostly rounding, do not count.
+    """
     inside = np.full(len(points), len(polygon) > 0)
+    size = float(np.ptp(polygon, axis=0).max()) if len(polygon) else 0.0
     for start, end in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
         edge = end - start
         length = float(np.hypot(*edge))
-        if length > 0:
+        if length > SHORT * size:
             across = edge[0] * (points[:, 1] - start[1]) - edge[1] * (points[:, 0] - start[0])
             inside &= across >= -slack * length
     return inside

@@ -1,4 +1,4 @@
-"""The outline of a union of convex polygons, and so its area, exactly: where images of regions overlap, both count once.
+"""The outline of a union of convex polygons, and so its area, exactly: what several of them cover counts once.
 
 An edge of a polygon is part of the outline where no polygon lies just outside of it. Most edges of the images of linear
 regions are shared with the image of the next region, on their other side, and are dropped at once; the others, those at
@@ -124,7 +124,8 @@ class _Cover:
         ])  # fmt: skip
         self.lower, self.upper = lower, upper = self.start.min(axis=1), self.start.max(axis=1)
         self.side = int(np.ceil(2 * np.sqrt(len(polygons))))
-        self.origin, self.cell = lower.min(axis=0), np.maximum((upper.max(axis=0) - lower.min(axis=0)) / self.side, TINY)
+        self.origin = lower.min(axis=0)
+        self.cell = np.maximum((upper.max(axis=0) - self.origin) / self.side, TINY)
         low, high = self._cells(lower), self._cells(upper)
         wide = high - low + 1
         polygon, step = _counted(wide.prod(axis=1))
@@ -136,7 +137,8 @@ class _Cover:
 
     def _cells(self, points: Array) -> NDArray[np.int64]:
         """The column and row (N, 2) of the cell of each point; points outside get the nearest."""
-        return np.clip(np.floor((points - self.origin) / self.cell), 0, self.side - 1).astype(np.int64)
+        cells: NDArray[np.int64] = np.floor((points - self.origin) / self.cell).astype(np.int64).clip(0, self.side - 1)
+        return cells
 
     def pairs(
         self, points: Array, among: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
@@ -186,8 +188,7 @@ def _cut(start: Array, end: Array, delta: float) -> tuple[Array, NDArray[np.int6
     step = max(1, CHUNK // max(1, len(start)))
     for at in range(0, len(start), step):
         rows = slice(at, at + step)
-        meet = ((low[rows, None] <= high) & (low <= high[rows, None])).all(axis=2)
-        i, j = meet.nonzero()
+        i, j = np.nonzero(((low[rows, None] <= high) & (low <= high[rows, None])).all(axis=2))
         i += at
         i, j = i[i != j], j[i != j]
         offset = start[j] - start[i]
@@ -222,4 +223,5 @@ def _straightened(ring: Array, delta: float) -> Array:
     """A ring without the points that lie on the line between their neighbours."""
     before, after = ring - np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0) - ring
     span = np.hypot(*(before + after).T)
-    return ring[np.abs(_cross(before, after)) > 10 * delta * span]
+    straight: Array = ring[np.abs(_cross(before, after)) > 10 * delta * span]
+    return straight

@@ -21,7 +21,7 @@ from lpverify.plots.style import BLACK, BLUE, VERMILION, new_figure
 # Pale, so that balls and examples stand out: by class, repeated where there are more.
 FILLS = ("#CFE6F5", "#FBE3C3", "#CDEBDD", "#F3DCE9", "#E6E6E6", "#FAF6C4", "#E5D3C1")
 MARKERS = "os^vDP*"
-BALLS = {"verified": (BLUE, "-"), "falsified": (VERMILION, "--"), "unknown": (BLACK, ":")}
+BALLS: dict[str, tuple[str, Any]] = {"verified": (BLUE, "-"), "falsified": (VERMILION, "--"), "unknown": (BLACK, ":")}
 VERDICTS = {name: name for name in BALLS}
 
 

@@ -74,7 +74,8 @@ def polytope_figure(data: Polytope, labels: tuple[str, str], title: str, **size:
     figure, axes = new_figure(**size)
     draw_polytope(axes, data)
     axes.set(xlabel=labels[0], ylabel=labels[1], title=title)
-    figure.legend(handles=legend_handles(data), loc="outside lower center", ncols=3, handlelength=1.6, columnspacing=1.0)
+    handles = legend_handles(data)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, handlelength=1.6, columnspacing=1.0)
     return figure
 
 
