@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from lpverify.network import Network
 from lpverify.problem import Clip, Region, Specification, ball
-
-if TYPE_CHECKING:
-    from lpverify.training.config import TrainConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +84,8 @@ class AbstractTrainingMethod(abc.ABC):
         return 1
 
     @classmethod
-    def from_config(cls, config: TrainConfig) -> Self:
-        """The method with its options taken from ``config``."""
+    def from_config(cls, config: object) -> Self:
+        """The method with its options taken from the attributes of a TrainConfig."""
         return cls(**{field.name: getattr(config, field.name) for field in fields(cls)})
 
     def prepare(self, module: nn.Module, generator: torch.Generator) -> None:
