@@ -105,7 +105,7 @@ def cascade_figure(stages: Sequence[Boundaries], answers: Sequence[NDArray[np.in
         place.grid(False)
     axes[0, 0].set_ylabel("input 1")
     handles = legend_handles(list(stages), {**VERDICTS, "verified": "ball certified", "unknown": "ball not certified",
-                                            "falsified": "ball crossed"}, centers=True)  # fmt: skip
+                                            "falsified": "ball falsified"}, centers=True)  # fmt: skip
     handles.append(Patch(facecolor="white", edgecolor=BLACK, linewidth=0.4, label="no certified answer"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
