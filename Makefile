@@ -1,5 +1,6 @@
 # make demo   install into .venv, verify the shipped network on the bundled digits, re-check the evidence
 # make test   install into .venv with the development tools, run the linters, the type checker and the tests
+# make soundness     the soundness gate: no wrong verdict on thousands of questions; SOUNDNESS_ARGS chooses parts
 # make figures       install into .venv, draw every figure and table from benchmarks/results into figures/out
 # make figures-data  measure again what they are drawn from: hours on two cores; DATA names the folder of shared data
 # make bench         time the core kernels with pytest-benchmark; BENCH_ARGS saves and compares
@@ -15,7 +16,7 @@ DATA ?= ../shared/data
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench figures figures-data clean
+.PHONY: demo test soundness bench figures figures-data clean
 
 demo: $(VENV)/.installed
 	$(BIN)/lpverify verify lpverify/assets/digits-demo.safetensors --data digits --eps 0.05 --clip 0 1 \
@@ -27,6 +28,9 @@ test: $(VENV)/.installed-dev
 	$(BIN)/flake8
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+soundness: $(VENV)/.installed-dev
+	PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(BIN)/python -m soundness --data $(DATA) $(SOUNDNESS_ARGS)
 
 figures: $(VENV)/.installed
 	PYTHONPATH=. $(BIN)/python figures/draw.py
