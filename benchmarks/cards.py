@@ -20,6 +20,7 @@ ASSETS = HERE.parent / "lpverify" / "assets"
 ERRORS = ("clean", "fgsm", "pgd", "dual", "certified")
 SETTING = re.compile(r"Errors at eps (\S+) in raw input units, norm (\S+), (clip \S+ to \S+|no clip), on (\S+) ")
 LINE = re.compile(r"\| (\w+) \| \S+ % \| (\d+) \| (\d+) \|")
+TRAINED = re.compile(r"^- eps: (\S+)$", re.MULTILINE)
 PARTS = re.compile(r"(\d+) falsified, (\d+) unknown")
 
 
@@ -32,17 +33,18 @@ def main() -> int:
     rows = []
     for card in sorted(arguments.cards.glob("*.md")):
         text = card.read_text(encoding="utf-8")
-        setting, parts = SETTING.search(text), PARTS.search(text)
-        if setting is None or parts is None:
+        setting, parts, trained = SETTING.search(text), PARTS.search(text), TRAINED.search(text)
+        if setting is None or parts is None or trained is None:
             print(f"{card}: no model card, left out", file=sys.stderr)
             continue
         counts = {name: (int(count), int(total)) for name, count, total in LINE.findall(text)}
         errors = [f"{100 * counts[name][0] / counts[name][1]:.2f}" for name in ERRORS]
         examples = str(counts["clean"][1])
-        rows.append([card.stem, setting[4], setting[1], setting[2], setting[3], examples, *errors, parts[1], parts[2]])
-    write_csv(
-        arguments.out, ["network", "data", "eps", "norm", "clip", "examples", *ERRORS, "falsified", "unknown"], rows
-    )
+        rows.append([
+            card.stem, setting[4], trained[1], setting[1], setting[2], setting[3], examples, *errors, parts[1], parts[2],
+        ])  # fmt: skip
+    columns = ["network", "data", "trained_eps", "eps", "norm", "clip", "examples", *ERRORS, "falsified", "unknown"]
+    write_csv(arguments.out, columns, rows)
     return 0
 
 

@@ -116,10 +116,10 @@ def scaling(results: Path) -> Table:
 def verified(results: Path) -> Table:
     """Table 4.4 of the thesis: the share verified of adversarially trained networks."""
     lines = [["thesis", line["data"], line["training"], line["eps"], line["value"]] for line in published("4.4")]
-    for line in read_table(results / "cards.csv", ("network", "data", "eps", "certified")):
+    for line in read_table(results / "cards.csv", ("network", "data", "trained_eps", "eps", "certified")):
         if line["network"].endswith(("-pgd", "-fgsm")):
             share = 100 - float(line["certified"])
-            training = f"{line['network'].split('-')[-1].upper()} at {line['eps']}"
+            training = f"{line['network'].split('-')[-1].upper()} at {line['trained_eps']}"
             lines.append(["ours", line["data"], training, line["eps"], f"{share:.2f}"])
     return Table("Table 4.4 (thesis): examples verified by complete search, in %",
                  ("whose", "data", "training", "eps", "verified"), lines, 3)  # fmt: skip
