@@ -11,6 +11,7 @@ import math
 import os
 import stat
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ CAP = 2 * 2**30
 # Deflate cannot expand by more than 1032 to 1; a larger claim is a lie about the size.
 DEFLATE_RATIO = 1032
 HEADER_SLACK = 2**16
+# What numpy raises, besides ValueError, where an array's header is no Python expression.
+NOT_A_HEADER = (SyntaxError, OverflowError, tokenize.TokenError)
 # Bytes of a number in MATLAB's arrays that are read.
 MATLAB_BYTES = {"double": 8, "single": 4, "uint8": 1, "int8": 1, "uint16": 2, "int16": 2, "uint32": 4, "int32": 4}
 
@@ -157,7 +160,7 @@ def _readable(path: Path) -> Iterator[None]:
         raise
     except (OSError, EOFError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
         raise DataError(f"{path}: damaged or not of the expected format ({_one_line(error)})") from None
-    except (zipfile.BadZipFile, zlib.error, struct.error, MemoryError, SyntaxError, OverflowError) as error:
+    except (zipfile.BadZipFile, zlib.error, struct.error, MemoryError, *NOT_A_HEADER) as error:
         raise DataError(f"{path}: damaged or not of the expected format ({_one_line(error)})") from None
 
 

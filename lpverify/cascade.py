@@ -119,7 +119,7 @@ def read_cascade(path: Path, load: Callable[[Path], Network]) -> tuple[Network, 
     """
     try:
         given = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, tomllib.TOMLDecodeError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise ModelError(f"{path}: not a readable cascade file ({reason})") from None
     files = given.get("stages")

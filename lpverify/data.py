@@ -82,7 +82,8 @@ def make_examples(x: Array, y: Array | None, num_classes: int | None = None, sou
     Raises:
         DataError: if x is empty, not (N, ...) or not finite, or y is not (N,) integers within ``num_classes``.
     """
-    x = np.ascontiguousarray(x if x.dtype in (np.float32, np.float64) else x.astype(np.float32))
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        x = np.ascontiguousarray(x if x.dtype in (np.float32, np.float64) else x.astype(np.float32))
     if x.ndim < 2 or not x.size:
         raise ShapeError(f"{source}: x has shape {x.shape}, expected (examples, ...) with at least one value")
     finite = np.isfinite(x)
@@ -216,8 +217,9 @@ def _indices(part: str, count: int, source: str) -> range:
 
 
 def _scaled(x: Array, scale: float | None) -> Array:
-    x = x if x.dtype in (np.float32, np.float64) else x.astype(np.float32)
-    return x if scale is None else x / x.dtype.type(scale)
+    with np.errstate(all="ignore"):  # what is not finite afterwards is refused by name
+        x = x if x.dtype in (np.float32, np.float64) else x.astype(np.float32)
+        return x if scale is None else x / x.dtype.type(scale)
 
 
 def _digest(x: Array, y: NDArray[np.int64] | None) -> str:

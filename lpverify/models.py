@@ -187,7 +187,7 @@ def _parse_chain(name: str) -> tuple[Shape, list[Layer]]:
         raise UsageError(f"architecture: {name!r} must begin with a shape such as 3x32x32 or 784, then layers")
     layers: list[Layer] = []
     for part in parts:
-        kind, *numbers = part.split()
+        kind, *numbers = part.split() or [""]
         wanted = {"conv": 4, "fc": 1}.get(kind)
         if wanted != len(numbers) or not all(re.fullmatch(r"\d{1,6}", n) for n in numbers):
             raise UsageError(f"architecture: {part!r} is neither 'conv CHANNELS KERNEL STRIDE PADDING' nor 'fc UNITS'")

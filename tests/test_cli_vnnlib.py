@@ -159,7 +159,7 @@ def test_a_point_on_a_side_that_is_left_out_is_none(model: Path, tmp_path: Path,
 
 def test_a_file_without_unsafe_inputs_is_verified(model: Path, tmp_path: Path, capsys: Captured) -> None:
     run = tmp_path / "run"
-    empty = file(tmp_path, HEAD + BOX + "(assert (>= X_0 0.8))(assert (>= Y_0 0))")
+    empty = file(tmp_path, HEAD + BOX + "(assert (or (>= X_0 0.8) (< X_0 -0.9)))(assert (>= Y_0 0))")
     found = decide(capsys, str(model), "--vnnlib", empty, "--out", str(run))
     assert (found["verdict"], found["reason"]) == ("verified", "the file describes no unsafe input")
     assert "property: verified; claims proved: 0 of 0" in checked(capsys, run)

@@ -24,6 +24,8 @@ from lpverify.lowering.maps import Gather, gather
 from lpverify.network import Input, Network, ReLU
 
 PerChannel = float | Sequence[float]
+# Most numbers that a shape in a file may ask for: ten times the widest layer of VGG-16.
+LARGEST = 2**25
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +46,7 @@ class Builder:
     """The items so far, and the operations that add to them. Constants are cast to ``dtype`` differentiably."""
 
     def __init__(self, shape: Shape, dtype: torch.dtype, device: torch.device | None = None) -> None:
+        require_units(shape, "the input")
         self.dtype = dtype
         self.device = device or torch.device("cpu")
         self.items: list[Item] = [Input(shape)]
@@ -95,6 +98,7 @@ class Builder:
         """``value`` broadcast to ``shape``."""
         if value.shape == shape:
             return value
+        require_units(shape, name)
         if value.size == math.prod(shape):
             return self.reshape(value, shape)
         return self.pick(value, self.positions(value).expand(shape), name)
@@ -103,6 +107,7 @@ class Builder:
         """The values one after the other along ``axis``."""
         shape = list(values[0].shape)
         shape[axis] = sum(v.shape[axis] for v in values)
+        require_units(tuple(shape), name)
         terms: list[tuple[int, AbstractLinearMap]] = []
         start = 0
         for value in values:
@@ -159,6 +164,8 @@ class Builder:
         if min(linear.out_shape) < 1 or min(padding) < 0 or weight.shape[0] % groups:
             raise ModelError(f"{name}: kernel {tuple(weight.shape)} with padding {padding} does not fit {value.shape}")
         channels, height, width = linear.out_shape
+        require_units(linear.out_shape, name)
+        require_units(_padded(value.shape, padding), name)
         full = None if bias is None else self.const(bias).repeat_interleave(height * width)
         plain = self.plain(value)
         return self._affine([(plain.item, linear)], self._bias(full), (channels, height, width), name)
@@ -207,6 +214,7 @@ class Builder:
             kept = self.positions(value)[:, crop[0] : height - crop[2], crop[1] : width - crop[3]]
             value = self.pick(value, kept, name)
         top, left, bottom, right = (max(0, p) for p in padding)
+        require_units(_padded(value.shape, (top, left, bottom, right)), name)
         if not any((top, left, bottom, right)):
             return value
         ones = torch.ones(value.shape[0], 1, 1, 1, dtype=self.dtype, device=self.device)
@@ -329,3 +337,18 @@ def _per_channel(numbers: PerChannel, shape: Shape, name: str) -> Tensor:
     if shape and count == shape[-1]:
         return tensor
     raise UsageError(f"{name}: {count} numbers fit neither the first nor the last axis of an input of shape {shape}")
+
+
+def require_units(shape: Shape, name: str) -> None:
+    """Refuse a shape that would take gigabytes, before they are taken: a file of some bytes may state any.
+
+    Raises:
+        ModelError: if it is that of more than LARGEST numbers.
+    """
+    if math.prod(shape) > LARGEST:
+        raise ModelError(f"{name}: shape {tuple(shape)} is of {math.prod(shape)} numbers, more than {LARGEST}")
+
+
+def _padded(shape: Shape, padding: tuple[int, int, int, int]) -> Shape:
+    top, left, bottom, right = padding
+    return shape[0], shape[1] + top + bottom, shape[2] + left + right

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lpverify import models
-from lpverify.arrayfile import read_npz
+from lpverify.arrayfile import NOT_A_HEADER, read_npz
 from lpverify.errors import DataError, ModelError, UsageError
 from lpverify.linear import Shape
 from lpverify.lowering.builder import Builder, PerChannel
@@ -140,7 +140,7 @@ def _numpy_layers(path: Path, kind: str) -> dict[str, Tensor]:
         else:
             files = {name: path / f"{name}.npy" for name in names}
             arrays = {n: np.load(f, mmap_mode="r", allow_pickle=False) for n, f in files.items() if f.is_file()}
-    except (DataError, OSError, ValueError, EOFError) as error:
+    except (DataError, OSError, ValueError, EOFError, RecursionError, *NOT_A_HEADER) as error:
         text = " ".join(str(error).split())[:250]
         raise ModelError(text if text.startswith(str(path)) else f"{path}: {text}") from None
     count = len(arrays) // 2
@@ -180,7 +180,7 @@ def _described(checkpoint: Checkpoint) -> dict[str, Any]:
         if key in checkpoint.metadata:
             try:
                 value = json.loads(checkpoint.metadata[key])
-            except ValueError:
+            except (ValueError, RecursionError):
                 value = None
             numbers = value if isinstance(value, list) else [value]
             wanted = (int,) if key == "input_shape" else (int, float)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from lpverify.errors import ModelError, UnsupportedLayerError, UsageError
 from lpverify.linear import Shape
 from lpverify.lowering import onnx_ops, onnx_shapes
-from lpverify.lowering.builder import Builder, PerChannel, Value
+from lpverify.lowering.builder import Builder, PerChannel, Value, require_units
 from lpverify.lowering.onnx_table import Array, Context
 from lpverify.network import Network
 
@@ -114,9 +113,9 @@ def _array(tensor: onnx.TensorProto, where: str = "initialiser") -> Array:
         kind = type(error).__name__
         raise ModelError(f"{label}: its data does not fit its shape {list(tensor.dims)} ({kind})") from None
     if tensor.data_type in FLOATS:
-        wide = array.astype(np.float64)
-        if tensor.data_type != onnx.TensorProto.DOUBLE:
-            array = array.astype(np.float32)
+        with np.errstate(invalid="ignore"):  # a signalling NaN
+            wide = array.astype(np.float64)
+            array = array if tensor.data_type == onnx.TensorProto.DOUBLE else array.astype(np.float32)
         if not np.isfinite(wide).all() and array.size > 1:
             index = tuple(int(i) for i in np.argwhere(~np.isfinite(wide))[0])
             raise ModelError(f"{label} is {wide[index]} at index {index}")
@@ -225,16 +224,24 @@ def _evaluate(context: Context, node: onnx.NodeProto, operands: list[Any], label
     """A node on constants only, by ONNX's reference implementation."""
     helper = onnx.helper
     feeds = {name: array for name, array in zip(node.input, operands, strict=True) if name}
+    require_units((_entries(node, operands),), label)
     kinds = {name: helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in feeds.items()}
     inputs = [helper.make_tensor_value_info(name, kinds[name], feeds[name].shape) for name in feeds]
     graph = helper.make_graph([node], "constant", inputs, [onnx.ValueInfoProto(name=node.output[0])])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", context.opset)])
     try:
         outputs: Any = ReferenceEvaluator(model).run(None, feeds)
-        array = np.asarray(outputs[0])
+        return np.asarray(outputs[0])
     # The reference implementation raises many classes; the node's constants do not fit it.
     except Exception as error:
         raise ModelError(f"{label}: cannot be evaluated on its constants ({type(error).__name__})") from None
-    if math.prod(array.shape) > 2**28:
-        raise ModelError(f"{label}: its constant result is too large")
-    return array
+
+
+def _entries(node: onnx.NodeProto, operands: list[Any]) -> int:
+    """At most so many entries the result has: a Gather takes a slice for each index, the others keep what they get."""
+    sizes = [operand.size for operand in operands if operand is not None]
+    if node.op_type != "Gather" or len(sizes) != 2 or not sizes[0]:
+        return sum(sizes)
+    axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
+    shape = operands[0].shape
+    return int(sizes[0] // (shape[axis] if -len(shape) <= axis < len(shape) else 1) * sizes[1])

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from lpverify.errors import ModelError
-from lpverify.lowering.builder import Value
+from lpverify.lowering.builder import Value, require_units
 from lpverify.lowering.onnx_table import (
     Array,
     Attributes,
@@ -141,6 +141,7 @@ def _pad(c: Context, node: str, at: Attributes, a: Operand, *operands: Operand) 
     if rank == 4 and x.shape[0] == 1 and set(spatial) <= {2, 3}:
         (top, bottom), (left, right) = (spatial.get(axis, (0, 0)) for axis in (2, 3))
         return as_before(c, x, c.b.pad(as_image(c, node, x), (top, left, bottom, right), constant, node))
+    require_units(tuple(n + sum(sides.get(axis, (0, 0))) for axis, n in enumerate(x.shape)), node)
     flat = [n for axis in reversed(range(rank)) for n in sides.get(axis, (0, 0))]
     positions = F.pad(c.b.positions(x), flat, value=-1)
     out = c.b.pick(x, positions, node)

@@ -71,7 +71,8 @@ def weight(node: str, operand: Operand, what: str) -> Tensor:
         raise ModelError(f"{node}: its {what} is missing")
     if operand.dtype.kind not in "fV" or operand.dtype.names:
         raise refuse(node, f"a {what} of type {operand.dtype}")
-    wide = np.array(operand.astype(np.float64))
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        wide = np.array(operand.astype(np.float64))
     if not np.isfinite(wide).all():
         index = tuple(int(i) for i in np.argwhere(~np.isfinite(wide))[0])
         raise ModelError(f"{node}: its {what} is {wide[index]} at index {index}")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lpverify.errors import ModelError
 from lpverify.linear import Shape
-from lpverify.lowering.builder import Builder, Value
+from lpverify.lowering.builder import Builder, Value, require_units
 from lpverify.network import ReLU
 
 
@@ -41,6 +41,7 @@ class Window:
     def members(self, shape: Shape, name: str) -> Tensor:
         """Flat positions in (H, W) of every window's members: (kernel size, H', W'), -1 in the padding."""
         _, height, width = self.out_shape(shape, name)
+        require_units((*self.kernel, height, width), name)
         axes = []
         for axis, count in ((0, height), (1, width)):
             start = torch.arange(count) * self.stride[axis] - self.padding[axis]
@@ -59,6 +60,7 @@ def average_pool(
     """The mean over each window of an image (C, H, W); ``count_padding``: zeros of the padding count as members."""
     members = window.members(value.shape, name)
     channels, size = value.shape[0], math.prod(window.kernel)
+    require_units((channels, size), name)
     counts = (members >= 0).sum(0)
     if divisor is not None or count_padding or bool((counts == size).all()):
         counts = torch.tensor(divisor or size)
@@ -79,6 +81,7 @@ def max_pool(b: Builder, value: Value, window: Window, name: str) -> Value:
     """
     channels, size = value.shape[0], math.prod(window.kernel)
     out = window.out_shape(value.shape, name)
+    require_units((channels, size, -(-size // 2)), name)
     kernel, stride, dilation, padding = window.kernel, window.stride, window.dilation, window.padding
     # Zeros of the padding never win against a ReLU's values; otherwise a window's gaps repeat its own members.
     if any(padding) and not isinstance(b.items[value.item], ReLU):

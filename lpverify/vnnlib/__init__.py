@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lpverify.vnnlib.formula import parts
+from lpverify.vnnlib.formula import Crossed, parts
 from lpverify.vnnlib.parse import Reader
 from lpverify.vnnlib.property import Property, Tensor, Unbounded, merged
 from lpverify.vnnlib.source import CAP, Source, read_source
@@ -53,6 +53,12 @@ def parse_property(source: Source, work: Work) -> Property:
         raise source.error(
             declared.position(error.index), f"input {name} has no {error.side} bound; give every input both bounds"
         ) from None
+    except Crossed as error:
+        raise source.error(
+            declared.position(error.index), f"no value of input {x.names[error.index]} is {error}; correct its bounds"
+        ) from None
     except Refused as error:
         raise source.error(0, f"the file {error}") from None
+    if claims and not any(claim.num_rows for claim in claims):
+        raise source.error(0, "the file does not constrain the output; assert what the network must not answer")
     return Property(x, y, claims, open_faces, declared.version, source.sha256)

@@ -55,6 +55,16 @@ class Range(NamedTuple):
 Ranges = dict[int, Range]
 
 
+class Crossed(Exception):
+    """A conjunction states bounds of input ``index`` between which no value lies; the text says which."""
+
+    def __init__(self, index: int, stated: Range) -> None:
+        assert stated.lower is not None and stated.upper is not None
+        above, below = ">" if stated.lower_open else ">=", "<" if stated.upper_open else "<="
+        super().__init__(f"{above} {float(stated.lower)!r} and {below} {float(stated.upper)!r}")
+        self.index = index
+
+
 class Part(NamedTuple):
     """All inputs in ``box`` (inputs that it does not name are free) where each of ``rows`` fails."""
 
@@ -82,6 +92,7 @@ def parts(formula: Formula, work: Work) -> list[Part]:
     """The union of parts that ``formula`` describes, in order of appearance; parts with an empty box are left out.
 
     Raises:
+        Crossed: if the bounds that one conjunction states of an input leave no value, be it by 1e-9.
         Refused: if it needs more entries than ``work`` allows.
     """
     stack = [_Open(Join(False, [formula]))]
@@ -132,7 +143,7 @@ class _Open:
             if self.union:
                 self.found.append(Part({child.input: limit}, ()))
             elif not _tighten(self.box, child.input, limit):
-                self._drop()
+                raise Crossed(child.input, self.box[child.input])
 
     def take_parts(self, found: list[Part], work: Work) -> None:
         if self.union:
