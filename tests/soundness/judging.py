@@ -109,7 +109,7 @@ def ask(tally: Tally, case: Case, engine: str, semantics: str, timeout: float = 
         tally.errors.append(f"{kind}: {type(error).__name__}: {error}")
         return None
     tally.counts[f"{kind}: {result.verdict.value}"] += 1
-    for complaint in complaints(case, result):
+    for complaint in complaints(case, result, clamped=engine == "property"):
         tally.accuse(case.network, f"{case.name}, x {case.x.tolist()}, eps {case.eps}, {kind}: {complaint}")
     if result.certificate is not None:
         outcome = exact.check(parse_network(network_bytes(case.network)), decode(result.certificate))
@@ -161,8 +161,8 @@ def _judge_bound(tally: Tally, case: Case, kind: str, claims: bool, outcome: rig
             tally.accuse(case.network, f"{case.name}, {kind}: {margin!r} is above the least output {case.least}")
 
 
-def complaints(case: Case, result: Result) -> list[str]:
-    """What is wrong with a result; nothing, if all is well."""
+def complaints(case: Case, result: Result, *, clamped: bool = False) -> list[str]:
+    """What is wrong with a result; nothing, if all is well. ``clamped``: see ``bad_witness``."""
     found, least = [], case.least
     if result.verdict is Verdict.VERIFIED:
         if least is not None and not least > 0:
@@ -177,7 +177,7 @@ def complaints(case: Case, result: Result) -> list[str]:
     if result.verdict is Verdict.FALSIFIED:
         if least is not None and least > 0:
             found.append(f"falsified, but the least output is {float(least)!r}")
-        found += bad_witness(case, result)
+        found += bad_witness(case, result, clamped=clamped)
     if least is not None:
         found += [f"a proved margin {margin!r} is above the least output {float(least)!r}"
                   for margin in proved(case, result.margins.tolist()) if margin > least]  # fmt: skip
@@ -191,14 +191,22 @@ def proved(case: Case, margins: Sequence[Any]) -> list[Any]:
     return [m for m in margins if m == m and m != -math.inf]
 
 
-def bad_witness(case: Case, result: Result) -> list[str]:
-    """Why a counterexample is none: outside the exact box, or no output <= 0 there over the rationals."""
+def bad_witness(case: Case, result: Result, *, clamped: bool = False) -> list[str]:
+    """Why a counterexample is none: outside the exact box, or no margin <= 0 there over the rationals.
+
+    Args:
+        clamped: the floats stand for the nearest point of the box, whose ends need not be floats, as in a property's
+            witness; they may then leave the box by one unit in the last place.
+    """
     if result.counterexample is None:
         return ["falsified without a witness"]
-    x = [Fraction(v) for v in result.counterexample.x.tolist()]
+    stored = result.counterexample.x.tolist()
+    x = [Fraction(v) for v in stored]
+    if clamped:
+        x = [min(max(v, low), high) for low, v, high in zip(case.ends[0], x, case.ends[1], strict=True)]
     found = [f"input {i} of the witness is outside the box"
              for i, (low, v, high) in enumerate(zip(case.ends[0], x, case.ends[1], strict=True))
-             if not low <= v <= high]  # fmt: skip
+             if not low <= v <= high or abs(float(v) - stored[i]) > math.ulp(stored[i])]  # fmt: skip
     outputs = rational_forward(case.network, x)
     margins = [sum(int(c) * v for c, v in zip(row, outputs, strict=True)) for row in case.rows.tolist()]
     if not min(margins) <= 0:

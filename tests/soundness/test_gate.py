@@ -84,6 +84,12 @@ def test_what_is_wrong_is_seen(tmp_path: Path) -> None:
     assert len(complaints(replace(hole, eps="0.01"), found)) == 1
     assert len(complaints(replace(hole, network=case.network), found)) == 1
     assert len(complaints(hole, replace(found, counterexample=None))) == 1
+    corner = tiny.case(241)
+    at_end = answer(corner, "property", "real", timeout=20.0)
+    assert at_end.verdict is Verdict.FALSIFIED and complaints(corner, at_end, clamped=True) == []
+    assert at_end.counterexample is not None
+    beyond = replace(at_end.counterexample, x=at_end.counterexample.x + 1e-9)
+    assert complaints(corner, replace(at_end, counterexample=beyond), clamped=True)
     seen = tally(tmp_path / "wrong")
     assert ask(seen, lied, "auto", "real") is Verdict.VERIFIED
     assert len(seen.wrong) == 3 and len(list((tmp_path / "wrong").iterdir())) == 3
