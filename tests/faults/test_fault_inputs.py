@@ -205,7 +205,7 @@ def test_25_parentheses_100_000_deep_are_read_without_recursion(opened: str, tmp
 
 @pytest.mark.slow
 def test_25_a_file_of_200_mb_is_read_in_linear_time_and_little_memory(tmp_path: Path) -> None:
-    """Measured: 1.1 GiB; the text is there once, and what it says is folded as it is read."""
+    """The text is there once, and what it says is folded as it is read."""
     path = tmp_path / "long.vnnlib"
     with path.open("w") as file:
         file.write(HEAD + BOX)
