@@ -40,9 +40,8 @@ def main() -> int:
         counts = {name: (int(count), int(total)) for name, count, total in LINE.findall(text)}
         errors = [f"{100 * counts[name][0] / counts[name][1]:.2f}" for name in ERRORS]
         examples = str(counts["clean"][1])
-        rows.append([
-            card.stem, setting[4], trained[1], setting[1], setting[2], setting[3], examples, *errors, parts[1], parts[2],
-        ])  # fmt: skip
+        said = [card.stem, setting[4], trained[1], setting[1], setting[2], setting[3], examples]
+        rows.append([*said, *errors, parts[1], parts[2]])
     columns = ["network", "data", "trained_eps", "eps", "norm", "clip", "examples", *ERRORS, "falsified", "unknown"]
     write_csv(arguments.out, columns, rows)
     return 0
