@@ -29,6 +29,7 @@ from lpverify.cli.export import export
 from lpverify.cli.figure import figure
 from lpverify.cli.info import info
 from lpverify.cli.radius import radius
+from lpverify.cli.results import results
 from lpverify.cli.train import train
 from lpverify.cli.verify import verify
 from lpverify.cli.vnncomp import vnncomp
@@ -57,7 +58,10 @@ def cli(ctx: click.Context, debug: bool) -> None:
         ctx.exit(2)
 
 
-for command in (verify, bounds, radius, attack, detect, evaluate, export, check, compare, vnncomp, info, train, figure):
+COMMANDS = (
+    verify, bounds, radius, attack, detect, evaluate, export, check, results, compare, vnncomp, info, train, figure
+)  # fmt: skip
+for command in COMMANDS:
     cli.add_command(command)
 
 
