@@ -17,7 +17,7 @@ import sqlite3
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,7 @@ class Store:
         if self.stored.ended != FINISHED:
             run("UPDATE run SET ended = NULL, summary = NULL")
             run("INSERT INTO sessions (began, versions) VALUES (?, ?)", (_now(), json.dumps(versions)))
+            self.stored = replace(self.stored, sessions=self.stored.sessions + 1)
         run("COMMIT")
 
     def add(self, place: int, record: dict[str, Any]) -> str:
