@@ -186,7 +186,8 @@ class _State:
             claims = [self.asked.claims[k] for k in part]
             bound = session.bound(method, *tensors(claims))
             margins = as_numpy(bound.margins)
-            hopeful = [i for i, claim in enumerate(claims) if part[i] in self.waiting and _all_clauses(claim, margins[i])]
+            open_ = [i for i, k in enumerate(part) if k in self.waiting]
+            hopeful = [i for i in open_ if _all_clauses(claims[i], margins[i])]
             proofs = [
                 certificate(session.plain.sha256, session.settings.semantics, claims[i], bound, i,
                             range(claims[i].num_rows)) for i in hopeful

@@ -126,10 +126,10 @@ def test_no_store_and_an_empty_one_have_nothing(tmp_path: Path) -> None:
 
 
 def test_one_process_a_folder_and_a_stale_lock_is_taken_over(tmp_path: Path) -> None:
-    hold = "import sys, pathlib, os; from lpverify.lock import Lock; Lock(pathlib.Path(sys.argv[1])); print(os.getpid(), "
-    hold += "flush=True); input()"
+    hold = "import os, pathlib, sys; from lpverify.lock import Lock; lock = Lock(pathlib.Path(sys.argv[1])); "
+    hold += "print(os.getpid(), flush=True); input()"
     process = subprocess.Popen(
-        [sys.executable, "-c", hold.replace("Lock(pathlib", "lock = Lock(pathlib"), str(tmp_path)],
+        [sys.executable, "-c", hold, str(tmp_path)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
     )  # fmt: skip

@@ -43,6 +43,10 @@ output, progress and errors to standard error.
 """
 
 
+# Commands whose run folders are gone on with.
+RESUMABLE = {"verify", "radius", "attack", "detect"}
+
+
 @click.group(epilog=EPILOG, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="lpverify")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error; may stand anywhere.")
@@ -89,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         code, message = explain(error)
+        if code == 130 and _goes_on(given):
+            message += ", and the same command goes on with it"
         if isinstance(error, BrokenPipeError):
             # Nobody reads standard output any more: keep the interpreter from writing to it again at its end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -109,6 +115,13 @@ def explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error):
         return 5, "out of memory; what was written is kept; pass a smaller --batch-size"
     return 6, f"internal fault, please report it: {type(error).__name__}: {error} (--debug shows where)"
+
+
+def _goes_on(given: Sequence[str]) -> bool:
+    """Whether the same command would go on with the run that it has begun."""
+    is_cascade = any(argument.endswith(".toml") for argument in given)
+    has_folder = any(argument.split("=")[0] == "--out" for argument in given)
+    return not is_cascade and has_folder and "--overwrite" not in given and bool(RESUMABLE.intersection(given[:1]))
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -26,7 +26,8 @@ def radius(model: Path, out: Path, overwrite: bool, **given: Any) -> None:
 
     Writes RUN/radii.jsonl (one line an example: index, label, certified, attacked, exact_lower, exact_upper, method,
     reason, seconds, certificate, counterexample), the certificates and the nearest counterexamples, which
-    `lpverify check RUN` judges again. The same command goes on with a run that was interrupted or killed. exact_lower is what a solver claims: a report, not a proof.
+    `lpverify check RUN` judges again. exact_lower is what a solver claims: a report, not a proof. The same command
+    goes on with a run that was interrupted or killed.
     """
     from lpverify.cli.loading import describe, header, load_job, make_settings, provenance
     from lpverify.cli.running import announce
