@@ -31,11 +31,11 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "lpverify" / "assets" / "digits-demo.safetensors"
-# A process that has loaded everything and computed nothing forks one for each command. The fork says which examples it
+# A process that has loaded everything forks one for each command. The fork says which examples it
 # begins, together and alone, and is the command otherwise; the parent says its id and how it ended.
 SERVER = """
 import json, os, resource, signal, sys
-import sklearn.datasets
+import lpverify.lowering, lpverify.data, lpverify.search.solve
 import lpverify.cli.loading, lpverify.cli.running, lpverify.pipeline as pipeline, lpverify.verify as verify
 import lpverify.audit, lpverify.radius, lpverify.run_folder, lpverify.table
 from lpverify.cli import main
@@ -51,6 +51,9 @@ def announce(log):
 
     verify.run_batch, pipeline._search = run_batch, search
 
+# Nothing is computed before a fork but what reading the files takes.
+lpverify.lowering.load_model(sys.argv[1])
+lpverify.data.load_data("digits", data_dir=None, split="test", scale=None)
 print("ready", flush=True)
 for line in sys.stdin:
     log, limit, *arguments = json.loads(line)
@@ -78,8 +81,9 @@ class Server:
 
     def __init__(self) -> None:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        line = [sys.executable, "-c", SERVER, str(MODEL)]
         self._process = subprocess.Popen(
-            [sys.executable, "-c", SERVER], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            line, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self._said()
 
@@ -186,10 +190,12 @@ def main() -> None:
     parser.add_argument("--index", default="0:400")
     parser.add_argument("--eps", default="0.11")
     parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     ask = ["verify", str(MODEL), "--data", "digits", "--index", given.index, "--eps", given.eps, "--clip", "0", "1"]
+    ask += ["--workers", str(given.workers)]
     ask += [] if given.batch_size is None else ["--batch-size", str(given.batch_size)]
     with tempfile.TemporaryDirectory() as folder, Server() as server:
         found = measure(server, ask, given.kills, given.seed, Path(folder))

@@ -16,7 +16,7 @@ import json
 import sqlite3
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -146,7 +146,9 @@ class Store:
         with _disk(self.path):
             try:
                 if self._connection.execute("SELECT ended FROM run").fetchone()[0] is not None:
-                    self._connection.execute("PRAGMA journal_mode = DELETE")
+                    # A reader at this moment keeps the journal; then the next process that opens the store merges it.
+                    with suppress(sqlite3.OperationalError):
+                        self._connection.execute("PRAGMA journal_mode = DELETE")
             finally:
                 self._connection.close()
 

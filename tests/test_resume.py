@@ -18,8 +18,11 @@ from lpverify.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 DIGITS = str(ROOT / "lpverify/assets/digits-demo.safetensors")
-COUNT = 24
-VERIFY = ["verify", DIGITS, "--data", "digits", "--index", f"40:{40 + COUNT}", "--eps", "0.1", "--clip", "0", "1"]
+COUNT, SIZE = 12, 4
+# Solvers in the process itself, for a worker takes longer to start than the run; time for all, for what a limit of
+# time decides is not the same twice.
+VERIFY = ["verify", DIGITS, "--data", "digits", "--index", f"52:{52 + COUNT}", "--eps", "0.09", "--clip", "0", "1",
+          "--workers", "0", "--timeout", "600"]  # fmt: skip
 RADIUS = ["radius", DIGITS, "--data", "digits", "--index", "40:52", "--batch-size", "4"]
 Captured = pytest.CaptureFixture[str]
 
@@ -32,9 +35,9 @@ def server() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def whole(server: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run in batches of 8 that nobody interrupted."""
+    """A run in batches of SIZE that nobody interrupted."""
     folder = tmp_path_factory.mktemp("whole")
-    assert server.run([*VERIFY, "--batch-size", "8", "--out", str(folder / "run")], folder / "log") == 0
+    assert server.run([*VERIFY, "--batch-size", str(SIZE), "--out", str(folder / "run")], folder / "log") == 0
     return folder / "run"
 
 
@@ -43,13 +46,13 @@ def summary(run: Path) -> dict[str, Any]:
     return {name: found[name] for name in ("examples", "verified", "falsified", "unknown", "misclassified", "stopped")}
 
 
-@pytest.mark.parametrize("size", ["8", "1"])
-def test_killed_at_random_moments(server: Any, whole: Path, tmp_path: Path, size: str) -> None:
-    command = [*VERIFY, "--batch-size", size, "--out", str(tmp_path / "run")]
-    if size == "1":
+@pytest.mark.parametrize("size", [SIZE, 1])
+def test_killed_at_random_moments(server: Any, whole: Path, tmp_path: Path, size: int) -> None:
+    command = [*VERIFY, "--batch-size", str(size), "--out", str(tmp_path / "run")]
+    if size == 1:
         assert server.run([*command[:-1], str(tmp_path / "whole")], tmp_path / "whole.log") == 0
         whole = tmp_path / "whole"
-    draw, kills, had = random.Random(int(size)), 0, 0
+    draw, kills, had = random.Random(size), 0, 0
     seconds = json.loads((whole / "summary.json").read_text())["seconds"]["total"]
     while kills < 4 and server.killed(command, tmp_path / "log", draw.uniform(0.0, seconds)):
         kills += 1
@@ -62,12 +65,12 @@ def test_killed_at_random_moments(server: Any, whole: Path, tmp_path: Path, size
     assert summary(tmp_path / "run") == summary(whole)
     alone, together = (kill_resume.begun(tmp_path / "log", kind) for kind in ("alone", "batch"))
     assert sum(n - 1 for n in alone.values()) <= kills
-    assert sum(n - 1 for n in together.values()) <= kills * int(size)
+    assert sum(n - 1 for n in together.values()) <= kills * size
 
 
 def test_a_full_disk_keeps_the_rows_and_the_run_is_gone_on_with(server: Any, whole: Path, tmp_path: Path) -> None:
-    command = [*VERIFY, "--batch-size", "8", "--out", str(tmp_path / "run")]
-    for limit in (20_000, 60_000):
+    command = [*VERIFY, "--batch-size", str(SIZE), "--out", str(tmp_path / "run")]
+    for limit in (20_000, 50_000):
         assert server.run(command, tmp_path / "log", limit) == 5
         (line,) = (tmp_path / "log.out").read_text().splitlines()[-1:]
         assert line.startswith("lpverify: error: ") and "cannot be written" in line
@@ -174,3 +177,51 @@ def test_results_are_exported(tmp_path: Path, capsys: Captured) -> None:
     assert main(["results", str(run)]) == 0
     assert capsys.readouterr().out == lines
     assert main(["results", str(tmp_path)]) == 2
+
+
+PROPERTY = """(declare-const X_0 Real)(declare-const X_1 Real)(declare-const Y_0 Real)(declare-const Y_1 Real)
+(assert (or
+  (and (>= X_0 -1) (<= X_0 0) (>= X_1 0) (<= X_1 1) (>= Y_0 {}))
+  (and (>= X_0 0.25) (<= X_0 2) (>= X_1 0) (<= X_1 1) (>= Y_1 2.5))
+  (and (>= X_0 0.5) (<= X_0 2) (>= X_1 0) (<= X_1 1) (>= Y_1 2.5))))"""
+
+
+@pytest.mark.parametrize(("least", "verdict", "message"), [
+    ("1.5", "verified", "claims proved: 3 of 3"), ("0.5", "falsified", "counterexample accepted"),
+])  # fmt: skip
+def test_a_property_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured, least: str, verdict: str, message: str
+) -> None:
+    """The network is f(x) = (|x_0|, |x_0| - x_1)."""
+    import lpverify.properties as module
+
+    eye, out = np.array([[1.0, -1.0, 0.0], [0.0, 0.0, 1.0]]), np.array([[1.0, 1.0], [1.0, 1.0], [0.0, -1.0]])
+    np.savez(tmp_path / "abs.npz", W1=eye, B1=np.array([0.0, 0.0, 8.0]), W2=out, B2=np.array([0.0, 8.0]))
+    (tmp_path / "p.vnnlib").write_text(PROPERTY.format(least))
+    ask = ["verify", str(tmp_path / "abs.npz"), "--vnnlib", str(tmp_path / "p.vnnlib"), "--json"]
+    assert main([*ask, "--out", str(tmp_path / "whole")]) == 0
+    stream = module.verify_property
+
+    def broken(*arguments: Any, **options: Any) -> Any:
+        yield next(stream(*arguments, **options))
+        raise KeyboardInterrupt
+
+    run = tmp_path / "run"
+    monkeypatch.setattr(module, "verify_property", broken)
+    assert main([*ask, "--out", str(run)]) == 130
+    assert kill_resume.rows(run) == 1 and main(["check", str(run)]) == 0
+    monkeypatch.setattr(module, "verify_property", stream)
+    for said in ("going on after 1 of 3 claims", "the run is finished"):
+        capsys.readouterr()
+        assert main([*ask, "--out", str(run)]) == 0
+        printed = capsys.readouterr()
+        found = json.loads(printed.out.splitlines()[-1])
+        assert said in printed.err and found["verdict"] == verdict
+        assert (found["counterexample"] is not None) == (verdict == "falsified")
+        if verdict == "falsified":
+            assert found["counterexample"]["Y"][0] >= 0.5
+    assert main(["check", str(run)]) == 0 and message in capsys.readouterr().out
+    (tmp_path / "p.vnnlib").write_text(PROPERTY.format("1.75"))
+    assert main([*ask, "--out", str(run)]) == 2
+    assert "data " in capsys.readouterr().err
+    assert kill_resume.content(run)[1] == kill_resume.content(tmp_path / "whole")[1]
