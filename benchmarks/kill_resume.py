@@ -136,8 +136,12 @@ def content(run: Path) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
     lines = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
     for line in lines:
         del line["seconds"]
-    files = {str(p.relative_to(run)): p.read_bytes() for p in sorted(run.rglob("*.lp*")) if p.is_file()}
-    return lines, files
+    return lines, evidence(run)
+
+
+def evidence(run: Path) -> dict[str, bytes]:
+    """The network, the certificates and the counterexamples by name."""
+    return {str(p.relative_to(run)): p.read_bytes() for p in sorted(run.rglob("*.lp*")) if p.is_file()}
 
 
 def rows(run: Path) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def test_radii_killed_in_the_middle(server: Any, tmp_path: Path) -> None:
     expected = [json.loads(line) for line in (whole / "radii.jsonl").read_text().splitlines()]
     child = server.start([*RADIUS, "--out", str(run)], tmp_path / "log")
     while not kill_resume.rows(run):
-        pass
+        time.sleep(0.01)
     os.kill(child, 9)
     assert server.end() == -9 and 0 < kill_resume.rows(run) < 12
     assert server.run([*RADIUS, "--out", str(run)], tmp_path / "log") == 0
@@ -95,7 +96,7 @@ def test_radii_killed_in_the_middle(server: Any, tmp_path: Path) -> None:
     for line in expected + found:
         del line["seconds"]
     assert found == expected
-    assert kill_resume.content(run)[1] == kill_resume.content(whole)[1]
+    assert kill_resume.evidence(run) == kill_resume.evidence(whole)
 
 
 def test_what_was_asked_must_be_the_same(server: Any, tmp_path: Path, capsys: Captured) -> None:
@@ -224,4 +225,4 @@ def test_a_property_is_gone_on_with(
     (tmp_path / "p.vnnlib").write_text(PROPERTY.format("1.75"))
     assert main([*ask, "--out", str(run)]) == 2
     assert "data " in capsys.readouterr().err
-    assert kill_resume.content(run)[1] == kill_resume.content(tmp_path / "whole")[1]
+    assert kill_resume.evidence(run) == kill_resume.evidence(tmp_path / "whole")
