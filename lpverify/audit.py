@@ -31,6 +31,7 @@ from lpverify.certificate.graph import PlainNetwork, read_network
 from lpverify.certificate.proof import Certificate, decode, decode_witness
 from lpverify.errors import CertificateError, DataError, UsageError
 from lpverify.run_folder import NETWORK, PROPERTY, RADII, RESULTS, SUMMARY
+from lpverify.store import STORE, read_store
 from lpverify.vnnlib import Property, read_property
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def open_run(path: Path) -> Run:
         raise CertificateError(f"{path}: holds both {RESULTS} and {RADII}; a run writes only one of them")
     name = names[0]
     network = read_network(path / NETWORK)
-    lines = tuple(read_lines(path / name))
+    lines = tuple(read_results(path, name))
     summary = read_summary(path / SUMMARY)
     if summary is not None:
         _cross_check_summary(path, summary, network, lines, name == RESULTS)
@@ -301,14 +302,27 @@ def _option(run: Run, name: str) -> Any:
     return options.get(name) if isinstance(options, dict) else None
 
 
+def read_results(folder: Path, name: str = RESULTS) -> Iterator[Line]:
+    """The lines of a run: from its file of lines; from its store where the run is under way or was killed.
+
+    Raises:
+        CertificateError: where a line is none or an index comes twice, or the store is damaged.
+    """
+    stored = read_store(folder)
+    if stored is None or stored.ended is not None:
+        return read_lines(folder / name)
+    return _checked((f"{folder / STORE} row {n}", record) for n, record in enumerate(stored.records, start=1))
+
+
 def read_lines(path: Path) -> Iterator[Line]:
     """The lines of a file of results; raises CertificateError where one is none or an index comes twice."""
+    numbered = ((f"{path} line {n}", text) for n, text in enumerate(_read(path).split(b"\n"), start=1) if text)
+    return _checked((where, _parse(text, where)) for where, text in numbered)
+
+
+def _checked(records: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[Line]:
     seen: set[int] = set()
-    for number, text in enumerate(_read(path).split(b"\n"), start=1):
-        if not text:
-            continue
-        where = f"{path} line {number}"
-        record = _parse(text, where)
+    for where, record in records:
         index, verdict = record.get("index"), record.get("verdict", "unknown")
         if type(index) is not int or index in seen or verdict not in ("verified", "falsified", "unknown"):
             raise CertificateError(f"{where}: index {index!r} or verdict {verdict!r} is none, or the index comes twice")

@@ -14,7 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lpverify.audit import Run, judge_lines, open_run, read_lines, read_summary
+from lpverify.audit import Run, judge_lines, open_run, read_results, read_summary
 from lpverify.certificate.claim import BallRegion, LabelRows, decimal
 from lpverify.errors import CertificateError
 from lpverify.run_folder import RESULTS, SUMMARY
@@ -83,7 +83,7 @@ def judge_cascade(path: Path, *, exact: bool = False, examples: Examples | None 
     summary = read_summary(path / SUMMARY)
     asked = _asked_by(path, summary, [found[ANSWERS].sha256 for found in facts])
     verdicts: Counter[str] = Counter()
-    for line in read_lines(path / RESULTS):
+    for line in read_results(path):
         verdict = line.record.get("verdict", "unknown")
         verdicts[verdict] += 1
         if verdict != "unknown":

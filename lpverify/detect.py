@@ -13,7 +13,7 @@ flagged; their share among those that are classified rightly is the rate of fals
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +46,11 @@ def predictions(network: Network, x: Array) -> NDArray[np.int64]:
 
 
 def detect_stream(
-    network: Network, x: Array, settings: Settings, indices: Sequence[int] | None = None
+    network: Network,
+    x: Array,
+    settings: Settings,
+    indices: Sequence[int] | None = None,
+    finished: Collection[int] = (),
 ) -> Iterator[Result]:
     """For each input the claim that its predicted class is that of the whole ball; flagged unless verified.
 
@@ -55,6 +59,7 @@ def detect_stream(
         x: (N, ...) inputs, finite.
         settings: the ball, and how its claim is to be proved.
         indices: what to call each input in its result; 0..N-1 by default.
+        finished: those that have a result already; see ``verify.verify_stream``.
 
     Returns:
         Results in order. ``label`` is the predicted class; a falsified one has another class nearby.
@@ -62,7 +67,7 @@ def detect_stream(
     Raises:
         ShapeError, DataError, UsageError: as ``verify_stream``.
     """
-    return verify_stream(network, x, predictions(network, x), settings, indices)
+    return verify_stream(network, x, predictions(network, x), settings, indices, finished)
 
 
 def is_flagged(result: Result) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lpverify.attack import attack
 from lpverify.network import Network, as_numpy
 from lpverify.problem import Specification
-from lpverify.result import Counterexample, Result, Verdict
+from lpverify.result import MISCLASSIFIED, Counterexample, Result, Verdict
 from lpverify.session import Session
 from lpverify.settings import Settings
 from lpverify.witness import witness_at
@@ -22,7 +22,13 @@ Array = NDArray[Any]
 
 
 def attack_stream(
-    network: Network, x: Array, y: Array, settings: Settings, indices: Sequence[int], **search: Any
+    network: Network,
+    x: Array,
+    y: Array,
+    settings: Settings,
+    indices: Sequence[int],
+    finished: Collection[int] = (),
+    **search: Any,
 ) -> Iterator[Result]:
     """Attack label claims batch by batch; results in order, falsified with a witness or unknown.
 
@@ -31,13 +37,21 @@ def attack_stream(
         x: (N, ...) finite inputs; y: (N,) labels in range.
         settings: eps, norm, clip, seed and the engine's dtype, device and batch size.
         indices: what to call each example.
+        finished: those that have a result already; they take part in their batch, and nothing is yielded of them.
         search: method, loss, steps, restarts of ``lpverify.attack.attack``.
     """
     session = Session(network, settings)
     flat = x.reshape(len(x), -1)
     for start in range(0, len(flat), session.batch_size):
         part = slice(start, start + session.batch_size)
-        yield from _attack_batch(session, flat[part], y[part], indices[part], search)
+        if not finished_all(indices[part], finished):
+            results = _attack_batch(session, flat[part], y[part], indices[part], search)
+            yield from (result for result in results if result.index not in finished)
+
+
+def finished_all(indices: Sequence[int], finished: Collection[int]) -> bool:
+    """Whether nothing is left to do in a batch."""
+    return all(index in finished for index in indices)
 
 
 def _attack_batch(
@@ -84,4 +98,4 @@ def _witness(session: Session, x: Array, point: Array, spec: Specification, i: i
 def _reason(witness: Counterexample | None) -> str:
     if witness is None:
         return "no counterexample found"
-    return "misclassified" if witness.misclassified else ""
+    return MISCLASSIFIED if witness.misclassified else ""

@@ -7,7 +7,7 @@ where a point of the exact input set was evaluated exactly; everything else is `
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,8 +36,8 @@ SEARCH_SECONDS = 20.0
 # How the reason begins where time ran out.
 TIMEOUT = "timeout"
 
-# A stage may return the seconds that it spent on each of the open examples; else they share its time evenly.
-Stage = Callable[[Session, Batch, Progress], NDArray[np.float64] | None]
+# What a batch's open examples go through together; they share its time evenly.
+Stage = Callable[[Session, Batch, Progress], None]
 
 
 def run_batch(
@@ -47,12 +47,18 @@ def run_batch(
     claims: Sequence[Claim],
     spec: Specification,
     labels: Sequence[int | None],
+    finished: Collection[int] = (),
 ) -> Iterator[Result]:
-    """Decide one batch of examples x (B, n_0) with their claims; results in order, as they come."""
+    """Decide one batch of examples x (B, n_0) with their claims; results in order, as they come.
+
+    The examples whose index is in ``finished`` take part in the stages that the batch shares, for the last bits of
+    floating-point results depend on a batch's size; nothing else is done for them, and nothing is yielded.
+    """
     settings = session.settings
     region = settings.region(torch.as_tensor(x).double())
     batch = Batch(indices, x, claims, spec, region, labels)
-    stages = [*_stages(session), prove_margins]
+    stages = _stages(session)
+    wanted = [i for i in range(len(x)) if indices[i] not in finished]
     began = time.perf_counter()
     limit = None if settings.timeout is None else began + settings.timeout * len(x)
     nothing = np.full(tuple(spec.d.shape), np.nan)
@@ -62,7 +68,7 @@ def run_batch(
     is_late = False
     for stage in stages:
         waiting = progress.open(batch)
-        if not waiting:
+        if not set(waiting) & set(wanted):
             break
         start = time.perf_counter()
         is_late = limit is not None and start > limit
@@ -70,12 +76,13 @@ def run_batch(
             for i in waiting:
                 progress.reasons.setdefault(i, f"{TIMEOUT} ({settings.timeout:g} s an example)")
             break
-        spent = stage(session, batch, progress)
-        progress.seconds[waiting] += (time.perf_counter() - start) / len(waiting) if spent is None else spent
-    for i in range(len(x)):
-        if i not in progress.decided and settings.method == "auto" and not is_late:
+        stage(session, batch, progress)
+        progress.seconds[waiting] += (time.perf_counter() - start) / len(waiting)
+    alone = _alone(session, batch, progress, [i for i in wanted if i not in progress.decided])
+    for i in wanted:
+        if i not in progress.decided and not is_late:
             start = time.perf_counter()
-            _search(session, batch, progress, i)
+            alone(i)
             progress.seconds[i] += time.perf_counter() - start
         if i not in progress.decided:
             reason = progress.reasons.get(i, "bounds too loose and no counterexample found")
@@ -84,7 +91,7 @@ def run_batch(
 
 
 def _stages(session: Session) -> list[Stage]:
-    """The stages of the settings' method, cheap ones first; in "auto" the search comes after them."""
+    """The stages that a batch shares, cheap ones first; what is done for each example ``_alone`` comes after them."""
     name, quick, thorough = session.settings.method, _attack_stage(10, 1), _attack_stage(40, 3)
     if name == "auto":
         return [
@@ -94,10 +101,23 @@ def _stages(session: Session) -> list[Stage]:
             _bound_stage(session.method("crown")),
             thorough,
             _bound_stage(AlphaBound(stop_at_zero=True)),
+            prove_margins,
         ]
     if METHODS[name].isolated:
-        return [_clean_stage, quick, thorough, _solver_stage(session.method(name, stop_at_zero=True))]
-    return [_clean_stage, quick, _bound_stage(session.method(name)), thorough]
+        # What it cannot do is refused before the batch is begun.
+        session.method(name)
+        return [_clean_stage, quick, thorough]
+    return [_clean_stage, quick, _bound_stage(session.method(name)), thorough, prove_margins]
+
+
+def _alone(session: Session, batch: Batch, progress: Progress, waiting: list[int]) -> Callable[[int], None]:
+    """What is done for each waiting example by itself, in their order: a search in "auto", else a solver, if any."""
+    name = session.settings.method
+    if name == "auto":
+        return lambda i: _search(session, batch, progress, i)
+    if METHODS[name].isolated:
+        return _solver(session.method(name, stop_at_zero=True), session, batch, progress, waiting)
+    return lambda i: None
 
 
 def _clean_stage(session: Session, batch: Batch, progress: Progress) -> None:
@@ -190,25 +210,24 @@ def _search(session: Session, batch: Batch, progress: Progress, i: int) -> None:
         falsify(session, batch, progress, i, found.counterexample.x, found.method)
 
 
-def _solver_stage(method: AbstractBoundMethod) -> Stage:
-    """A solver-backed method, one example at a time in a process of its own."""
+def _solver(
+    method: AbstractBoundMethod, session: Session, batch: Batch, progress: Progress, waiting: list[int]
+) -> Callable[[int], None]:
+    """A solver-backed method, one example at a time in a process of its own; several at once with several workers."""
+    index, timeout = torch.as_tensor(waiting), session.settings.timeout
+    left = None if timeout is None or not waiting else max(0.0, timeout - float(progress.seconds[waiting].max()))
+    results = session.solve(method, batch.region.select(index), batch.spec.select(index), left) if waiting else iter(())
 
-    def stage(session: Session, batch: Batch, progress: Progress) -> NDArray[np.float64]:
-        waiting, spent, start = progress.open(batch), [], time.perf_counter()
-        index, timeout = torch.as_tensor(waiting), session.settings.timeout
-        left = None if timeout is None else max(0.0, timeout - float(progress.seconds[waiting].max()))
-        results = session.solve(method, batch.region.select(index), batch.spec.select(index), left)
-        for i, result in zip(waiting, results, strict=True):
-            if isinstance(result, Failure):
-                progress.methods[i], progress.reasons[i] = method.name, f"{method.name}: {result.reason}"
-            else:
-                certify(session, batch, progress, [i], result, [list(range(result.margins.shape[1]))], method.name)
-                _try_solution(session, batch, progress, i, result)
-            spent.append(time.perf_counter() - start)
-            start = time.perf_counter()
-        return np.array(spent)
+    def solve_next(i: int) -> None:
+        result = next(results)
+        if isinstance(result, Failure):
+            progress.methods[i], progress.reasons[i] = method.name, f"{method.name}: {result.reason}"
+            return
+        certify(session, batch, progress, [i], result, [list(range(result.margins.shape[1]))], method.name)
+        _try_solution(session, batch, progress, i, result)
+        prove_margins(session, batch, progress, [i])
 
-    return stage
+    return solve_next
 
 
 def _try_solution(session: Session, batch: Batch, progress: Progress, i: int, result: BoundResult) -> None:

@@ -6,7 +6,7 @@ point of the exact input set was evaluated exactly.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ from lpverify.errors import SoundnessError
 from lpverify.evidence import certificate
 from lpverify.network import as_numpy
 from lpverify.problem import Region, Specification
-from lpverify.result import UNCERTIFIED, Counterexample, Result, Verdict
+from lpverify.result import MISCLASSIFIED, UNCERTIFIED, Counterexample, Result, Verdict
 from lpverify.session import Session
 from lpverify.witness import witness_at
 
@@ -84,7 +84,7 @@ def falsify(session: Session, batch: Batch, progress: Progress, i: int, point: A
     witness = witness_at(session.exact, session.single, settings, batch.x[i], point, batch.spec, i)
     if witness is None:
         return
-    reason = "misclassified" if witness.misclassified else ""
+    reason = MISCLASSIFIED if witness.misclassified else ""
     if not witness.agrees:
         note = f"the float32 forward pass gives {witness.margin_float32:.3g} at the witness"
         if settings.semantics == "float32":
@@ -126,12 +126,13 @@ def certify(
         progress.reasons[i] = f"{UNCERTIFIED}: {method} claims a proof, but the checker found {outcome.message}"
 
 
-def prove_margins(session: Session, batch: Batch, progress: Progress) -> None:
-    """Undecided examples report proved margins too: those that the checker finds for the last proposal.
+def prove_margins(session: Session, batch: Batch, progress: Progress, examples: Collection[int] | None = None) -> None:
+    """Undecided examples (all, or these) report proved margins too: those that the checker finds for the last proposal.
 
     The checker may find more than a float32 engine dared to claim.
     """
-    _judge(session, batch, progress, [i for i in progress.open(batch) if i in progress.proposals])
+    waiting = [i for i in progress.open(batch) if i in progress.proposals]
+    _judge(session, batch, progress, waiting if examples is None else [i for i in waiting if i in examples])
 
 
 def _judge(session: Session, batch: Batch, progress: Progress, waiting: list[int]) -> list[tuple[int, Outcome]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -41,7 +41,9 @@ DEEPER_STEPS, DEEPER_STEP = 20, 0.02
 TIMEOUT = "timeout"
 
 
-def verify_property(session: Session, asked: Property, *, deadline: float = math.inf) -> Iterator[Result]:
+def verify_property(
+    session: Session, asked: Property, *, deadline: float = math.inf, finished: Collection[int] = ()
+) -> Iterator[Result]:
     """Decide the claims of a property; one result a claim, named by its number, as they come.
 
     After a counterexample the claims without an answer are ``unknown``.
@@ -49,6 +51,7 @@ def verify_property(session: Session, asked: Property, *, deadline: float = math
     Args:
         session: of the network; its settings give semantics, device and seed (eps and clip are not used).
         deadline: when to stop (``time.perf_counter``).
+        finished: claims that have a result already, none of them ``falsified``; nothing is yielded of them.
 
     Raises:
         ShapeError: if the property has other inputs or outputs than the network.
@@ -61,7 +64,7 @@ def verify_property(session: Session, asked: Property, *, deadline: float = math
             f"and {network.output_size}; give the network that the property was written for"
         )
     _require_floats(asked)
-    state = _State(session, asked, deadline, list(range(len(asked.claims))))
+    state = _State(session, asked, deadline, [k for k in range(len(asked.claims)) if k not in finished])
     stages = (state.attacked, state.bounded, state.solved) if len(asked.claims) > 1 else (state.solved,)
     for stage in stages:
         for result in stage():
@@ -162,6 +165,8 @@ class _State:
                 seed=self.session.settings.seed, clauses=claims[0].clauses,
             )  # fmt: skip
             for place in found.falsified.nonzero().flatten().tolist():
+                if part[place] not in self.waiting:
+                    continue
                 witness = self._judge(part[place])(as_numpy(found.points[place]))
                 witness = None if witness is None else self._deeper(part[place], witness, self.deadline)
                 if witness is not None and (witness.agrees or self.session.settings.semantics == "real"):
@@ -181,7 +186,8 @@ class _State:
             claims = [self.asked.claims[k] for k in part]
             bound = session.bound(method, *tensors(claims))
             margins = as_numpy(bound.margins)
-            hopeful = [i for i, claim in enumerate(claims) if _all_clauses(claim, margins[i])]
+            open_ = [i for i, k in enumerate(part) if k in self.waiting]
+            hopeful = [i for i in open_ if _all_clauses(claims[i], margins[i])]
             proofs = [
                 certificate(session.plain.sha256, session.settings.semantics, claims[i], bound, i,
                             range(claims[i].num_rows)) for i in hopeful
@@ -251,16 +257,20 @@ class _State:
         return max(0.0, self.deadline - time.perf_counter())
 
     def _batches(self) -> Iterator[list[int]]:
-        """The waiting claims in batches with the same clauses, until the time is over."""
+        """The claims with the same clauses in batches, those with one that waits, until the time is over.
+
+        Batches are cut by place, so that a run that is gone on with computes the same bits.
+        """
         groups: dict[tuple[tuple[int, ...], ...], list[int]] = {}
-        for k in self.waiting:
+        for k in range(len(self.asked.claims)):
             if all(self.asked.claims[k].clauses):
                 groups.setdefault(self.asked.claims[k].clauses, []).append(k)
         size = self.session.batch_size
         for members in groups.values():
             for start in range(0, len(members), size):
-                if self._left() > 0:
-                    yield members[start : start + size]
+                part = members[start : start + size]
+                if self._left() > 0 and not set(self.waiting).isdisjoint(part):
+                    yield part
 
 
 def tensors(claims: Sequence[Claim]) -> tuple[Box, Specification]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -72,7 +72,12 @@ class RadiusResult:
 
 
 def radii(
-    network: Network, x: Any, y: Any, settings: Settings, indices: Sequence[int] | None = None
+    network: Network,
+    x: Any,
+    y: Any,
+    settings: Settings,
+    indices: Sequence[int] | None = None,
+    finished: Collection[int] = (),
 ) -> Iterator[RadiusResult]:
     """Search each example's radius up to ``settings.eps`` with the bound ``settings.method`` ("auto": crown).
 
@@ -80,6 +85,7 @@ def radii(
         network: the lowered network.
         x: (N, ...) inputs; y: (N,) labels.
         indices: what to call each example; 0..N-1 by default.
+        finished: those that have a result already; see ``verify.verify_stream``.
 
     Raises:
         SoundnessError: for a counterexample inside a certified radius.
@@ -93,10 +99,14 @@ def radii(
             session.method(certifier)
         for start in range(0, len(flat), session.batch_size):
             part = slice(start, start + session.batch_size)
-            yield from _batch(session, names[part], flat[part], labels[part])
+            if not all(name in finished for name in names[part]):
+                yield from _batch(session, names[part], flat[part], labels[part], finished)
 
 
-def _batch(session: Session, names: list[int], x: NDArray[Any], y: NDArray[np.int64]) -> Iterator[RadiusResult]:
+def _batch(
+    session: Session, names: list[int], x: NDArray[Any], y: NDArray[np.int64], finished: Collection[int]
+) -> Iterator[RadiusResult]:
+    """The radii of a batch; of the finished examples only what they share with the others."""
     began = time.perf_counter()
     spec = Specification.label(torch.as_tensor(y), session.exact.output_size)
     points = torch.as_tensor(x).double()
@@ -116,6 +126,7 @@ def _batch(session: Session, names: list[int], x: NDArray[Any], y: NDArray[np.in
     if METHODS[name].isolated:
         close_in(session, examples, *THOROUGH_ATTACK)
     share = (time.perf_counter() - began) / len(x)
+    examples = [example for example in examples if example.index not in finished]
     attacked = [example.distance for example in examples]
     claims: list[tuple[float, float]] = [(math.nan, math.nan)] * len(examples)
     if certifier:

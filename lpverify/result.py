@@ -21,6 +21,8 @@ class Verdict(enum.StrEnum):
 
 # How the reason begins where a method claims a proof that the checker does not find.
 UNCERTIFIED = "uncertified"
+# How the reason begins where the clean input itself is the counterexample.
+MISCLASSIFIED = "misclassified"
 
 
 @dataclass(frozen=True, eq=False)

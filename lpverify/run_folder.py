@@ -1,5 +1,6 @@
 """The folder of a run: results, evidence and summary, written so that a reader never meets half a file.
 
+    RUN/run.sqlite                      the run's memory: what was asked, and one row an example (``store``)
     RUN/results.jsonl                   one line an example, in order (``Result.record``)
     RUN/radii.jsonl                     instead, in a run of ``lpverify radius``
     RUN/summary.json                    counts, options, versions (``summary``)
@@ -8,8 +9,9 @@
     RUN/counterexamples/000012.lpwit    the witness for example 12
     RUN/property.vnnlib[.gz]            the property, in a run about one; its claims take the examples' place
 
-``results.jsonl`` grows line by line, each flushed, and a line is written after the evidence that it names.
-Every other file is written under a temporary name and renamed.
+An example's evidence is written first, under a temporary name, synced and renamed; then its row, synced; then its
+line. So a killed run has every row whole, and the evidence of each; it is gone on with from the store, and written
+from there to ``results.jsonl`` when it ends. While a process writes, ``lock`` keeps others out.
 """
 
 from __future__ import annotations
@@ -30,9 +32,12 @@ import numpy as np
 
 from lpverify.certificate.claim import Claim
 from lpverify.certificate.container import RawArray
-from lpverify.certificate.proof import Witness
-from lpverify.errors import ResourceError, UsageError
-from lpverify.result import Counterexample, Result
+from lpverify.certificate.proof import Witness, decode_witness
+from lpverify.errors import CertificateError, ResourceError, UsageError
+from lpverify.lock import LOCK, Lock
+from lpverify.result import MISCLASSIFIED, Counterexample, Result, Verdict
+from lpverify.store import FINISHED, STORE, Header, Store
+from lpverify.summary import versions
 
 if TYPE_CHECKING:
     from lpverify.network import Network
@@ -47,35 +52,74 @@ GZIP = b"\x1f\x8b"
 CERTIFICATES, CERTIFICATE_SUFFIX = "certificates", ".lpcert"
 COUNTEREXAMPLES, COUNTEREXAMPLE_SUFFIX = "counterexamples", ".lpwit"
 TEMPORARY = ".tmp"
+# What is written as null.
+NO_RADIUS = {"certified": math.nan, "attacked": math.inf, "exact_lower": math.nan, "exact_upper": math.nan}
+JOURNALS = ("-wal", "-shm", "-journal")
 
 
 class RunFolder:
-    """An open run, used as a context manager; what was written stays, whatever ends the run."""
+    """An open run, used as a context manager; what was written stays, whatever ends the run.
 
-    def __init__(self, path: Path, *, overwrite: bool = False, results: str = RESULTS) -> None:
-        """Make the folder, or take an empty one.
+    Attributes:
+        finished: the examples that had a result when it was opened.
+        summary: of a run that was finished when it was opened, else None.
+        sessions: how many processes have worked on it, this one included.
+    """
+
+    def __init__(
+        self, path: Path, *, overwrite: bool = False, results: str = RESULTS, header: Header | None = None
+    ) -> None:
+        """Make the folder, take an empty one, or go on with the run that is there.
 
         Args:
             path: the folder; its parents are made.
             overwrite: remove an earlier run there first. Files that no run writes are never removed.
             results: the name of the file of lines, RESULTS or RADII.
+            header: what the run is about; a run with the same header is gone on with. None: none is.
 
         Raises:
-            UsageError: if the folder is not empty and ``overwrite`` is off, or holds other files, or is a file.
+            UsageError: if the folder is not empty and ``overwrite`` is off, or holds other files, or is a file, or its
+                run is about something else, or another process is writing it.
             ResourceError: if it cannot be made or written.
         """
         self.path, self._file = path, path / results
         with disk(path):
             if path.exists() and not path.is_dir():
                 raise UsageError(f"{path}: is a file; choose a folder for the run")
-            if path.exists() and any(path.iterdir()):
-                if not overwrite:
-                    raise UsageError(f"{path}: the folder is not empty; choose another or pass --overwrite")
-                _remove_run(path)
-            for folder in (path, path / CERTIFICATES, path / COUNTEREXAMPLES):
-                folder.mkdir(parents=True, exist_ok=True)
-            self._results: TextIO = self._file.open("w", encoding="utf-8", newline="\n")
+            resumable = header is not None and (path / STORE).is_file()
+            if not (overwrite or resumable) and any(p.name != LOCK for p in _listed(path)):
+                raise UsageError(f"{path}: the folder is not empty; choose another or pass --overwrite")
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = Lock(path)
+        try:
+            if overwrite:
+                with disk(path):
+                    _remove_run(path)
+            self._open(header or Header(""))
+        except BaseException:
+            self._lock.release()
+            raise
         self.network_sha256 = ""
+
+    def _open(self, header: Header) -> None:
+        """Open the store, and write the lines that it has."""
+        self._store = Store(self.path, header, versions())
+        try:
+            stored = self._store.stored
+            self.finished = frozenset(record["index"] for record in stored.records)
+            self.sessions, self._place = stored.sessions, len(stored.records)
+            self.summary = stored.summary if stored.ended == FINISHED else None
+            with disk(self.path):
+                for name in (CERTIFICATES, COUNTEREXAMPLES):
+                    (self.path / name).mkdir(exist_ok=True)
+                if self.summary is None:
+                    (self.path / SUMMARY).unlink(missing_ok=True)
+            write_atomic(self._file, self._store.lines())
+            with disk(self._file):
+                self._lines: TextIO = self._file.open("a", encoding="utf-8", newline="\n")
+        except BaseException:
+            self._store.close()
+            raise
 
     def __enter__(self) -> RunFolder:
         return self
@@ -83,20 +127,48 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with disk(self._file):
-            self._results.close()
+        try:
+            with disk(self._file):
+                self._lines.close()
+        finally:
+            try:
+                self._store.close()
+            finally:
+                self._lock.release()
+
+    def records(self) -> list[dict[str, Any]]:
+        """The lines so far, in the order of the run."""
+        return [json.loads(text) for text in self._store.lines().splitlines()]
+
+    def results(self) -> Iterator[Result]:
+        """The results so far, in the order of the run: without certificates, and with the least margin only.
+
+        Raises:
+            CertificateError: if a counterexample's file is gone or damaged.
+        """
+        return (_restored(self.path, record) for record in self.records())
+
+    def radii(self) -> Iterator[RadiusResult]:
+        """The same in a run of radii; of the evidence only whether there is some."""
+        from lpverify.radius import RadiusResult
+
+        for record in self.records():
+            known: dict[str, Any] = {name: record[name] for name in ("index", "method", "reason", "seconds")}
+            known |= {name: none if record[name] is None else record[name] for name, none in NO_RADIUS.items()}
+            known |= {name: None if record[name] is None else b"" for name in ("certificate", "counterexample")}
+            yield RadiusResult(**known)
 
     def write_network(self, data: bytes, sha256: str) -> None:
         """Store the network file, whose digest the witnesses of this run will name."""
         self.network_sha256 = sha256
-        write_atomic(self.path / NETWORK, data)
+        write_atomic(self.path / NETWORK, data, sync=True)
 
     def write_property(self, data: bytes) -> None:
         """Store the bytes of a VNN-LIB file, gzipped or not."""
-        write_atomic(self.path / PROPERTY[data.startswith(GZIP)], data)
+        write_atomic(self.path / PROPERTY[data.startswith(GZIP)], data, sync=True)
 
-    def add(self, result: Result, claim: Claim, **also: Any) -> None:
-        """Append one result: its evidence first, then its line with what it says besides (``also``), flushed.
+    def add(self, result: Result, claim: Claim, *, place: int | None = None, **also: Any) -> None:
+        """Store one result: its evidence first, then its row and line with what it says besides (``also``).
 
         Raises:
             ResourceError: if the disk refuses; the lines and files before this one are intact.
@@ -105,12 +177,11 @@ class RunFolder:
         if result.counterexample is not None:
             witness = witness_of(result.counterexample, claim, self.network_sha256).encode()
         certificate = self._store_certificate(result.index, result.certificate)
-        self.add_record({**result.record(certificate, self._store_witness(result.index, witness)), **also})
+        self.add_record({**result.record(certificate, self._store_witness(result.index, witness)), **also}, place)
 
     def add_radius(self, found: RadiusResult, label: int) -> None:
-        """Append one example's radii, its evidence first; radii that are infinite or unknown are written as null."""
-        names = ("certified", "attacked", "exact_lower", "exact_upper")
-        radii = {name: getattr(found, name) for name in names}
+        """Store one example's radii, its evidence first; radii that are infinite or unknown are written as null."""
+        radii = {name: getattr(found, name) for name in NO_RADIUS}
         self.add_record({
             "index": found.index,
             "label": label,
@@ -127,7 +198,7 @@ class RunFolder:
         if data is None:
             return None
         name = f"{CERTIFICATES}/{index:06d}{CERTIFICATE_SUFFIX}"
-        write_atomic(self.path / name, data)
+        write_atomic(self.path / name, data, sync=True)
         return name
 
     def _store_witness(self, index: int, data: bytes | None) -> str | None:
@@ -135,19 +206,50 @@ class RunFolder:
         if data is None:
             return None
         name = f"{COUNTEREXAMPLES}/{index:06d}{COUNTEREXAMPLE_SUFFIX}"
-        write_atomic(self.path / name, data)
+        write_atomic(self.path / name, data, sync=True)
         return name
 
-    def add_record(self, record: dict[str, Any]) -> None:
-        """Append one line and flush it."""
+    def add_record(self, record: dict[str, Any], place: int | None = None) -> None:
+        """Store one example's record at its place in the run (by default the next), then append its line."""
+        text = self._store.add(self._place if place is None else place, record)
+        self._place += 1
         with disk(self._file):
-            self._results.write(json.dumps(record, allow_nan=False) + "\n")
-            self._results.flush()
+            self._lines.write(text + "\n")
+            self._lines.flush()
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        """Write ``summary.json``."""
+        """End the run: write the file of lines from the store, then ``summary.json``, synced both.
+
+        A summary with "stopped" says that the run did not finish: it can be gone on with.
+        """
+        with disk(self._file):
+            self._lines.close()
+        write_atomic(self._file, self._store.lines(), sync=True)
         text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
-        write_atomic(self.path / SUMMARY, text.encode())
+        write_atomic(self.path / SUMMARY, text.encode(), sync=True)
+        self._store.end(summary.get("stopped") or FINISHED, summary)
+
+
+def _restored(folder: Path, record: dict[str, Any]) -> Result:
+    """The result of which a record is the line."""
+    counterexample = None
+    if record["counterexample"] is not None:
+        path = folder / record["counterexample"]
+        try:
+            witness = decode_witness(path.read_bytes(), str(path))
+        except OSError as error:
+            raise CertificateError(f"{path}: cannot be read ({error.strerror}); make the run again") from None
+        counterexample = Counterexample(
+            np.array(witness.x.values()), witness.row, witness.margin, witness.margin_float32,
+            misclassified=record["reason"].startswith(MISCLASSIFIED),
+        )  # fmt: skip
+    lower = math.nan if record["margin_lower"] is None else record["margin_lower"]
+    names = ("index", "reason", "method", "seconds", "label", "predicted")
+    return Result(
+        **{name: record[name] for name in names}, verdict=Verdict(record["verdict"]), semantics="",
+        margins=np.array([lower]), counterexample=counterexample, leaves=record.get("leaves"),
+        nodes=record.get("nodes"),
+    )  # fmt: skip
 
 
 def network_file(network: Network) -> tuple[bytes, str]:
@@ -218,15 +320,16 @@ def disk(path: Path) -> Iterator[None]:
 
 def _remove_run(path: Path) -> None:
     """Remove what a run writes; refuse before removing anything if there is something else."""
-    ours = [path / name for name in (RESULTS, RADII, SUMMARY, NETWORK, *PROPERTY)]
+    ours = [path / name for name in (RESULTS, RADII, SUMMARY, NETWORK, *PROPERTY, STORE)]
     folders = {path / CERTIFICATES: CERTIFICATE_SUFFIX, path / COUNTEREXAMPLES: COUNTEREXAMPLE_SUFFIX}
     for folder, suffix in folders.items():
         ours.extend(p for p in _listed(folder) if p.name.removesuffix(TEMPORARY).endswith(suffix))
-    known = {*ours, *(p.with_name(p.name + TEMPORARY) for p in ours), *folders}
+    journals = [path / (STORE + suffix) for suffix in JOURNALS]
+    known = {*ours, *(p.with_name(p.name + TEMPORARY) for p in ours), *journals, *folders, path / LOCK}
     for found in (p for folder in (path, *folders) for p in _listed(folder)):
         if found not in known:
             raise UsageError(f"{path}: --overwrite removes a run, but {found} belongs to none; choose another folder")
-    for file in known - set(folders):
+    for file in known - {*folders, path / LOCK}:
         file.unlink(missing_ok=True)
 
 

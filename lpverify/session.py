@@ -45,6 +45,14 @@ class Solve:
         return self.method.bound(network, self.region, self.spec)
 
 
+def batch_size(network: Network, settings: Settings) -> int:
+    """Examples at once: enough to share products, few enough that results come soon and tables stay small."""
+    shared = max(1, min(50, 2**19 // sum(network.sizes)))
+    if settings.method in METHODS and METHODS[settings.method].isolated:
+        shared = min(shared, 4 * max(1, settings.workers))
+    return settings.batch_size or shared
+
+
 class Session:
     """One network made ready for the engines, for exact evaluation, for the checker and for solvers.
 
@@ -77,11 +85,8 @@ class Session:
 
     @property
     def batch_size(self) -> int:
-        """Examples at once: enough to share products, few enough that results come soon and tables stay small."""
-        shared = max(1, min(50, 2**19 // sum(self.exact.sizes)))
-        if self.settings.method in METHODS and METHODS[self.settings.method].isolated:
-            shared = min(shared, 4 * max(1, self.settings.workers))
-        return self.settings.batch_size or shared
+        """See ``batch_size``."""
+        return batch_size(self.exact, self.settings)
 
     def method(self, name: str, **options: Any) -> AbstractBoundMethod:
         """The method of this name, with the settings' solver options and ``options`` where it has such fields.

@@ -118,15 +118,20 @@ def summary(tally: Tally, **parts: Any) -> dict[str, Any]:
     }
 
 
-def machine(device: str, threads: int) -> dict[str, Any]:
-    """Where a run was made: device, threads, Python and package versions."""
-    versions = {"lpverify": __version__}
+def versions() -> dict[str, str]:
+    """Of lpverify and of the packages that its results may depend on."""
+    found = {"lpverify": __version__}
     for package in PACKAGES:
         try:
-            versions[package] = importlib.metadata.version(package)
+            found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return {"device": device, "threads": threads, "python": platform.python_version(), "versions": versions}
+    return found
+
+
+def machine(device: str, threads: int) -> dict[str, Any]:
+    """Where a run was made: device, threads, Python and package versions."""
+    return {"device": device, "threads": threads, "python": platform.python_version(), "versions": versions()}
 
 
 @dataclass
@@ -157,13 +162,14 @@ class RadiusTally:
         if found.reason:
             self.reasons[found.reason] += 1
 
-    def summary(self) -> dict[str, Any]:
-        """How many examples have each kind of radius, and the quartiles."""
+    def summary(self, **parts: Any) -> dict[str, Any]:
+        """How many examples have each kind of radius, and the quartiles; ``parts`` are passed through."""
         kinds = {name: getattr(self, name) for name in ("certified", "claimed", "nearest", "attacked")}
         return {
             "examples": self.examples,
             **{name: {"count": len(radii), **quartiles(radii)} for name, radii in kinds.items()},
             "reasons": dict(self.reasons),
+            **parts,
         }
 
 

@@ -5,7 +5,7 @@ Label claims by default; any linear claim C f(x) + d > 0 through ``verify(..., c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,12 @@ def claim_of(settings: Settings, x: Array, label: int, classes: int) -> Claim:
 
 
 def verify_stream(
-    network: Network, x: Array, y: Array, settings: Settings, indices: Sequence[int] | None = None
+    network: Network,
+    x: Array,
+    y: Array,
+    settings: Settings,
+    indices: Sequence[int] | None = None,
+    finished: Collection[int] = (),
 ) -> Iterator[Result]:
     """Verify label claims batch by batch; results come in the order of the examples.
 
@@ -43,6 +48,8 @@ def verify_stream(
         x: (N, ...) float32 or float64 inputs, finite.
         y: (N,) labels.
         indices: what to call each example in its result; 0..N-1 by default.
+        finished: those that have a result already, from an earlier process. Nothing is yielded of them, but the others'
+            results are what they would have been: batches are cut by place, whatever is finished in them.
 
     Raises:
         ShapeError, DataError: for inputs that do not fit the network, are not finite, or labels out of range.
@@ -51,17 +58,21 @@ def verify_stream(
     flat, labels = checked_inputs(network, x), checked_labels(network, x, y)
     names = range(len(flat)) if indices is None else indices
     with Session(network, settings) as session:
-        yield from verify_in(session, flat, labels, names)
+        yield from verify_in(session, flat, labels, names, finished)
 
 
-def verify_in(session: Session, x: Array, y: NDArray[np.int64], indices: Sequence[int]) -> Iterator[Result]:
+def verify_in(
+    session: Session, x: Array, y: NDArray[np.int64], indices: Sequence[int], finished: Collection[int] = ()
+) -> Iterator[Result]:
     """As ``verify_stream``, in a session that is open: x (N, n_0) and y (N,) as the checks there leave them."""
     classes = session.exact.output_size
     for start in range(0, len(x), session.batch_size):
         part = slice(start, start + session.batch_size)
+        if all(index in finished for index in indices[part]):
+            continue
         claims = [claim_of(session.settings, row, int(c), classes) for row, c in zip(x[part], y[part], strict=True)]
         spec = Specification.label(torch.as_tensor(y[part]), classes)
-        yield from run_batch(session, list(indices[part]), x[part], claims, spec, [int(c) for c in y[part]])
+        yield from run_batch(session, list(indices[part]), x[part], claims, spec, [int(c) for c in y[part]], finished)
 
 
 def verify(

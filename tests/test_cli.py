@@ -38,6 +38,7 @@ def command(*arguments: str, threads: str = "1", **options: Any) -> subprocess.C
     return subprocess.run(line, capture_output=True, text=True, env=environment, timeout=120, **options)
 
 
+INTERRUPTED = "lpverify: error: interrupted; what was written is kept, and the same command goes on with it\n"
 Captured = pytest.CaptureFixture[str]
 
 
@@ -257,7 +258,7 @@ def test_a_disk_that_fills_up_ends_with_5(tmp_path: Path) -> None:
     import resource
 
     def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 10000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40000, 40000))
 
     done = command("verify", DIGITS, *ASK, "--out", str(tmp_path / "run"), preexec_fn=limit)
     assert done.returncode == 5 and done.stderr.count("\n") == 1
@@ -314,7 +315,7 @@ def test_a_termination_signal_ends_with_130(tmp_path: Path) -> None:
         time.sleep(0.01)
     process.terminate()
     _, err = process.communicate(timeout=30)
-    assert process.returncode == 130 and err == "lpverify: error: interrupted; what was written is kept\n"
+    assert process.returncode == 130 and err == INTERRUPTED
     written = [json.loads(text) for text in (run / "results.jsonl").read_text().splitlines()]
     assert 1 <= len(written) < 400
     assert json.loads((run / "summary.json").read_text())["examples"] == len(written)

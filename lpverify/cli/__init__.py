@@ -29,6 +29,7 @@ from lpverify.cli.export import export
 from lpverify.cli.figure import figure
 from lpverify.cli.info import info
 from lpverify.cli.radius import radius
+from lpverify.cli.results import results
 from lpverify.cli.train import train
 from lpverify.cli.verify import verify
 from lpverify.cli.vnncomp import vnncomp
@@ -40,6 +41,10 @@ Exit codes: 0 finished, whatever the verdicts (verify --fail-on makes 1); 2 usag
 solver fault; 7 certificate rejected; 130 interrupted. Results go to standard
 output, progress and errors to standard error.
 """
+
+
+# Commands whose run folders are gone on with.
+RESUMABLE = {"verify", "radius", "attack", "detect"}
 
 
 @click.group(epilog=EPILOG, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -57,7 +62,10 @@ def cli(ctx: click.Context, debug: bool) -> None:
         ctx.exit(2)
 
 
-for command in (verify, bounds, radius, attack, detect, evaluate, export, check, compare, vnncomp, info, train, figure):
+COMMANDS = (
+    verify, bounds, radius, attack, detect, evaluate, export, check, results, compare, vnncomp, info, train, figure
+)  # fmt: skip
+for command in COMMANDS:
     cli.add_command(command)
 
 
@@ -85,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         code, message = explain(error)
+        if code == 130 and _goes_on(given):
+            message += ", and the same command goes on with it"
         if isinstance(error, BrokenPipeError):
             # Nobody reads standard output any more: keep the interpreter from writing to it again at its end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -105,6 +115,13 @@ def explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error):
         return 5, "out of memory; what was written is kept; pass a smaller --batch-size"
     return 6, f"internal fault, please report it: {type(error).__name__}: {error} (--debug shows where)"
+
+
+def _goes_on(given: Sequence[str]) -> bool:
+    """Whether the same command would go on with the run that it has begun."""
+    is_cascade = any(argument.endswith(".toml") for argument in given)
+    has_folder = any(argument.split("=")[0] == "--out" for argument in given)
+    return not is_cascade and has_folder and "--overwrite" not in given and bool(RESUMABLE.intersection(given[:1]))
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

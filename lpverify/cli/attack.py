@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lpverify.cli.options import DATA, ENGINE, MODEL, OUT, REGION
+
+if TYPE_CHECKING:
+    from lpverify.result import Result
 
 
 @click.command()
@@ -36,7 +40,10 @@ def attack(
     with watch("load"):
         settings = make_settings(given)
         job = load_job(model, given)
-    search = {"method": name, "loss": loss, "steps": steps, "restarts": restarts}
-    stream = attack_stream(job.network, job.x, job.y, settings, job.indices.tolist(), **search)
+    search: dict[str, Any] = {"method": name, "loss": loss, "steps": steps, "restarts": restarts}
+
+    def stream(finished: frozenset[int]) -> Iterator[Result]:
+        return attack_stream(job.network, job.x, job.y, settings, job.indices.tolist(), finished, **search)
+
     options = {**describe(model, given, settings), **search}
-    run_stream(job, settings, options, stream, watch, out=out, overwrite=overwrite, what="attack")
+    run_stream(job, settings, options, stream, watch, out=out, overwrite=overwrite, what="attack", asked=search)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +19,9 @@ from lpverify.cli.options import (
     SOLVER,
     out_options,
 )
+
+if TYPE_CHECKING:
+    from lpverify.result import Result
 
 
 @click.command()
@@ -56,7 +60,10 @@ def detect(model: Path, out: Path | None, overwrite: bool, as_json: bool, **give
         job = load_job(model, given, labelled=False)
         labels = job.examples.y
         job = replace(job, y=predictions(job.network, job.x))
-    stream = detect_stream(job.network, job.x, settings, job.indices.tolist())
+
+    def stream(finished: frozenset[int]) -> Iterator[Result]:
+        return detect_stream(job.network, job.x, settings, job.indices.tolist(), finished)
+
     options = describe(model, given, settings)
     run_stream(
         job, settings, options, stream, watch,

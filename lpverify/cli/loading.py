@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lpverify.data import Examples
     from lpverify.network import Network
     from lpverify.settings import Settings
+    from lpverify.store import Header
 
 SOURCE = ("data_dir", "split", "scale")
 SETTINGS = (
@@ -100,6 +101,37 @@ def describe(model: Path, given: dict[str, Any], settings: Settings) -> dict[str
     for name in ("mean", "std", "input_shape"):
         options[name] = list(given[name]) if given[name] is not None else None
     return {"model": str(model), "arch": given["arch"], **options}
+
+
+def header(job: Job, command: str, sha256: str, settings: Settings, asked: dict[str, Any] | None = None) -> Header:
+    """What a run's results depend on, by which one that is gone on with is known.
+
+    The number of solver processes is left out, for every example is solved by itself; so is that of threads, which may
+    change the last bits of what is proved and nothing else. A limit of time is not left out: it decides what is tried.
+
+    Args:
+        asked: options besides the settings.
+    """
+    from lpverify.session import batch_size
+    from lpverify.store import Header, canonical
+
+    options = {name: value for name, value in asdict(settings).items() if name != "workers"}
+    options["batch_size"] = batch_size(job.network, settings)
+    return Header(
+        command, sha256, job.examples.sha256,
+        canonical({"index": _ranges(job.indices.tolist()), **options, **(asked or {})}),
+    )  # fmt: skip
+
+
+def _ranges(indices: list[int]) -> str:
+    """Indices in order, like 0:500,7."""
+    parts: list[list[int]] = []
+    for index in indices:
+        if parts and index == parts[-1][1]:
+            parts[-1][1] += 1
+        else:
+            parts.append([index, index + 1])
+    return ",".join(str(first) if end == first + 1 else f"{first}:{end}" for first, end in parts)
 
 
 def provenance(job: Job, sha256: str, settings: Settings) -> dict[str, Any]:

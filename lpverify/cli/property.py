@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lpverify.properties import Conclusion
+    from lpverify.result import Result
     from lpverify.run_folder import RunFolder
+    from lpverify.session import Session
+    from lpverify.settings import Settings
+    from lpverify.store import Header
     from lpverify.vnnlib import Property
 
 # The search stops at the timeout; what overruns it is interrupted so much later: a share of it, and seconds.
@@ -39,6 +44,8 @@ def run_property(
 ) -> Done:
     """Decide a property; with ``out``, write each claim's result as it comes, then the summary, come what may.
 
+    A run of the same property that is in the folder is gone on with; its timeout begins anew.
+
     Args:
         given: the command's options.
         began: when the timeout started to run (``time.perf_counter``).
@@ -48,6 +55,7 @@ def run_property(
 
     from lpverify.cli.limit import limited
     from lpverify.cli.loading import load_network, make_settings
+    from lpverify.cli.running import announce
     from lpverify.properties import TIMEOUT, Conclusion, unanswered, verify_property
     from lpverify.run_folder import RunFolder, network_file
     from lpverify.session import Session
@@ -59,17 +67,29 @@ def run_property(
     timeout = math.inf if settings.timeout is None else settings.timeout
     latest = min(latest, began + (1 + GRACE_SHARE) * timeout + GRACE_SECONDS)
     conclusion = Conclusion(len(asked.claims))
+    data, sha256 = network_file(network)
+    about = _header(asked, sha256, settings)
     with Session(network, settings) as session, (
-        nullcontext(None) if out is None else RunFolder(out, overwrite=overwrite)
+        nullcontext(None) if out is None else RunFolder(out, overwrite=overwrite, header=about)
     ) as run:
         stopped: str | None = None
+        finished: frozenset[int] = frozenset()
         if run is not None:
-            data, sha256 = network_file(network)
+            announce(run, len(asked.claims), "claims")
+            finished = run.finished
+            for result in _restored(run, session, asked):
+                conclusion.add(result)
+            if run.summary is not None:
+                return Done(asked, conclusion, time.perf_counter() - began, out)
             run.write_network(data, sha256)
             run.write_property(vnnlib.read_bytes())
-        waiting = set(range(len(asked.claims)))
+        waiting = set(range(len(asked.claims))) - finished
         try:
-            stream = verify_property(session, asked, deadline=began + timeout)
+            if conclusion.falsified is not None:
+                reason = f"claim {conclusion.falsified.index} is falsified"
+                stream = unanswered(session, asked, sorted(waiting), reason)
+            else:
+                stream = verify_property(session, asked, deadline=began + timeout, finished=finished)
             for result in limited(stream, latest):
                 _keep(run, conclusion, asked, result)
                 waiting.discard(result.index)
@@ -84,6 +104,27 @@ def run_property(
                 options = {"model": str(model), "vnnlib": str(vnnlib), **_options(given, settings)}
                 run.write_summary(_summary(asked, conclusion, seconds, stopped, options, network, sha256, settings))
     return Done(asked, conclusion, seconds, out)
+
+
+def _header(asked: Property, sha256: str, settings: Settings) -> Header:
+    """What the results depend on; see ``loading.header``."""
+    from dataclasses import asdict
+
+    from lpverify.store import Header, canonical
+
+    options = {name: value for name, value in asdict(settings).items() if name != "workers"}
+    return Header("verify --vnnlib", sha256, asked.sha256, canonical(options))
+
+
+def _restored(run: RunFolder, session: Session, asked: Property) -> Iterator[Result]:
+    """The results of earlier processes; a counterexample is evaluated again, for its outputs are not stored."""
+    from lpverify.clause_witness import Judge
+
+    for result in run.results():
+        if result.counterexample is not None:
+            judge = Judge(session.exact, session.single, asked.claims[result.index], asked.open_faces[result.index])
+            result = replace(result, counterexample=judge(result.counterexample.x))
+        yield result
 
 
 def _keep(run: RunFolder | None, conclusion: Conclusion, asked: Property, result: Any) -> None:

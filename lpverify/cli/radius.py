@@ -26,27 +26,45 @@ def radius(model: Path, out: Path, overwrite: bool, **given: Any) -> None:
 
     Writes RUN/radii.jsonl (one line an example: index, label, certified, attacked, exact_lower, exact_upper, method,
     reason, seconds, certificate, counterexample), the certificates and the nearest counterexamples, which
-    `lpverify check RUN` judges again. exact_lower is what a solver claims: a report, not a proof.
+    `lpverify check RUN` judges again. exact_lower is what a solver claims: a report, not a proof. The same command
+    goes on with a run that was interrupted or killed.
     """
-    from lpverify.cli.loading import describe, load_job, make_settings, provenance
+    from lpverify.cli.loading import describe, header, load_job, make_settings, provenance
+    from lpverify.cli.running import announce
     from lpverify.radius import radii
     from lpverify.run_folder import RADII, RunFolder, network_file
     from lpverify.summary import RadiusTally, Stopwatch
     from lpverify.table import print_radii, progress
 
-    watch, tally = Stopwatch(), RadiusTally()
+    watch = Stopwatch()
     with watch("load"):
         settings = make_settings(given)
         job = load_job(model, given)
         data, sha256 = network_file(job.network)
     options = describe(model, given, settings)
-    with RunFolder(out, overwrite=overwrite, results=RADII) as run:
-        run.write_network(data, sha256)
-        stream = radii(job.network, job.x, job.y, settings, job.indices.tolist())
-        for position, found in enumerate(progress(watch.iterate("radius", stream), len(job.x), "radius")):
-            run.add_radius(found, int(job.y[position]))
-            tally.add(found)
-        final = {**tally.summary(), "options": options, "seconds": watch.seconds(), **provenance(job, sha256, settings)}
-        run.write_summary(final)
+    labels = dict(zip(job.indices.tolist(), job.y.tolist(), strict=True))
+
+    with RunFolder(out, overwrite=overwrite, results=RADII, header=header(job, "radius", sha256, settings)) as run:
+
+        def summarise(stopped: str | None) -> dict[str, Any]:
+            tally = RadiusTally()
+            for found in run.radii():
+                tally.add(found)
+            parts = {"stopped": stopped, "options": options, "seconds": watch.seconds()}
+            return tally.summary(**parts, **provenance(job, sha256, settings))
+
+        announce(run, len(job.x))
+        final = run.summary
+        if final is None:
+            run.write_network(data, sha256)
+            stream = radii(job.network, job.x, job.y, settings, job.indices.tolist(), run.finished)
+            try:
+                for found in progress(watch.iterate("radius", stream), len(job.x) - len(run.finished), "radius"):
+                    run.add_radius(found, labels[found.index])
+            except BaseException as error:
+                run.write_summary(summarise(type(error).__name__))
+                raise
+            final = summarise(None)
+            run.write_summary(final)
     print_radii(final)
     click.echo(f"results and evidence: {out}")

@@ -13,6 +13,7 @@ import click
 if TYPE_CHECKING:
     from lpverify.cli.loading import Job
     from lpverify.result import Result
+    from lpverify.run_folder import RunFolder
     from lpverify.settings import Settings
     from lpverify.summary import Stopwatch, Tally
 
@@ -31,28 +32,33 @@ def run_stream(
     job: Job,
     settings: Settings,
     options: dict[str, Any],
-    stream: Iterator[Result],
+    stream: Callable[[frozenset[int]], Iterator[Result]],
     watch: Stopwatch,
     *,
     out: Path | None,
     overwrite: bool,
     what: str,
+    asked: dict[str, Any] | None = None,
     also: Counts | None = None,
     show: Callable[[dict[str, Any]], None] | None = None,
     as_json: bool = False,
 ) -> Tally:
     """Write each result as it comes, then the summary, also when something ends the run early; print the table.
 
+    A run of the same kind that is in the folder is gone on with, or shown again if it is finished.
+
     Args:
         options: the summary's "options".
-        stream: one result an example, in the job's order, about the job's labels.
+        stream: from the examples that have a result already to one result for each of the others, in the job's order,
+            about the job's labels.
         out: the run folder; None keeps nothing.
         what: the command, for the progress bar and the stage's time.
+        asked: options besides the settings on which results depend.
         also: what is counted besides.
         show: prints the closing table from the summary; by default that of the verdicts.
         as_json: print the summary as a line of JSON, too.
     """
-    from lpverify.cli.loading import provenance
+    from lpverify.cli.loading import header, provenance
     from lpverify.run_folder import RunFolder, network_file
     from lpverify.summary import Tally, summary
     from lpverify.table import print_summary, progress
@@ -60,31 +66,57 @@ def run_stream(
 
     tally = Tally()
     data, sha256 = network_file(job.network)
+    places = {index: place for place, index in enumerate(job.indices.tolist())}
+    about = header(job, what, sha256, settings, asked)
 
     def summarise(stopped: str | None) -> dict[str, Any]:
         parts = {**provenance(job, sha256, settings), **({} if also is None else also.parts())}
         return summary(tally, stopped=stopped, options=options, seconds=watch.seconds(), **parts)
 
-    with nullcontext(None) if out is None else RunFolder(out, overwrite=overwrite) as run:
+    with nullcontext(None) if out is None else RunFolder(out, overwrite=overwrite, header=about) as run:
+        finished: frozenset[int] = frozenset()
+        final = None
         if run is not None:
-            run.write_network(data, sha256)
-        try:
-            for position, result in enumerate(progress(watch.iterate(what, stream), len(job.x), what)):
-                more = {} if also is None else also.add(result)
-                if run is not None:
-                    label, classes = int(job.y[position]), job.network.output_size
-                    with watch("write"):
-                        run.add(result, claim_of(settings, job.x[position], label, classes), **more)
+            announce(run, len(job.x))
+            finished, final = run.finished, run.summary
+            for result in run.results():
                 tally.add(result)
-        except BaseException as error:
+                if also is not None:
+                    also.add(result)
+        if final is None:
             if run is not None:
-                run.write_summary(summarise(type(error).__name__))
-            raise
-        final = summarise(None)
-        if run is not None:
-            run.write_summary(final)
+                run.write_network(data, sha256)
+            try:
+                left = progress(watch.iterate(what, stream(finished)), len(job.x) - len(finished), what)
+                for result in left:
+                    more = {} if also is None else also.add(result)
+                    if run is not None:
+                        place, classes = places[result.index], job.network.output_size
+                        claim = claim_of(settings, job.x[place], int(job.y[place]), classes)
+                        with watch("write"):
+                            run.add(result, claim, place=place, **more)
+                    tally.add(result)
+            except BaseException as error:
+                if run is not None:
+                    # The interruption may have come between a row and its count.
+                    tally = Tally()
+                    for result in run.results():
+                        tally.add(result)
+                    run.write_summary(summarise(type(error).__name__))
+                raise
+            final = summarise(None)
+            if run is not None:
+                run.write_summary(final)
     (show or print_summary)(final)
     click.echo("evidence was not kept: no --out" if out is None else f"results and evidence: {out}")
     if as_json:
         click.echo(json.dumps(final, allow_nan=False))
     return tally
+
+
+def announce(run: RunFolder, total: int, examples: str = "examples") -> None:
+    """Say that a run that was there is gone on with, or that it is finished."""
+    if run.summary is not None:
+        click.echo(f"{run.path}: the run is finished; nothing is computed again (--overwrite makes it anew)", err=True)
+    elif run.sessions > 1:
+        click.echo(f"{run.path}: going on after {len(run.finished)} of {total} {examples}", err=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -22,6 +23,9 @@ from lpverify.cli.options import (
     out_options,
     region_options,
 )
+
+if TYPE_CHECKING:
+    from lpverify.result import Result
 
 # What examples need, and a property states itself or has no use for.
 EXAMPLES = ("data", "data_dir", "split", "scale", "index", "eps", "norm", "clip", "objective")
@@ -60,7 +64,8 @@ def verify(
     """Decide for each example whether the network's answer is the same on the whole ball about it.
 
     Writes RUN/results.jsonl (one line an example), RUN/summary.json, the lowered network, a certificate for
-    every verified example and a witness for every falsified one. `lpverify check RUN` judges them again.
+    every verified example and a witness for every falsified one. `lpverify check RUN` judges them again. The same
+    command goes on with a run that was interrupted or killed.
 
     MODEL may be a cascade: a file CASCADE.toml with its stages, like stages = ["first.safetensors", "second.onnx"].
     Verified then means that it answers rightly at the example and nowhere in the ball wrongly: elsewhere in the ball
@@ -127,11 +132,13 @@ def _verify_examples(
     from lpverify.summary import Stopwatch
     from lpverify.verify import verify_stream
 
+    def stream(finished: frozenset[int]) -> Iterator[Result]:
+        return verify_stream(job.network, job.x, job.y, settings, job.indices.tolist(), finished)
+
     watch = Stopwatch()
     with watch("load"):
         settings = make_settings(given)
         job = load_job(model, given)
-    stream = verify_stream(job.network, job.x, job.y, settings, job.indices.tolist())
     options = describe(model, given, settings)
     tally = run_stream(job, settings, options, stream, watch, out=out, overwrite=overwrite, what="verify")
     return int(any(tally.verdicts[name] for name in fail_on or ()))

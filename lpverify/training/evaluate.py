@@ -196,7 +196,7 @@ def evaluate(
     """
     indices, chosen, y = _select(network, examples, protocol, protocol.index)
     loose = protocol.settings()
-    searches = {
+    searches: dict[str, tuple[str, dict[str, Any]]] = {
         "fgsm": ("wrong after one fast gradient step", {"method": "fgsm", "steps": 1, "restarts": 1}),
         "pgd": (f"wrong after PGD of {protocol.steps} steps and {protocol.restarts} restarts",
                 {"method": "pgd", "steps": protocol.steps, "restarts": protocol.restarts}),
