@@ -449,9 +449,9 @@ IMAGES = bytes([0, 0, 8, 3]) + struct.pack(">3I", 2, 3, 3) + bytes(range(18))
         bytes([0, 0, 8, 1]) + IMAGES[4:],
         bytes([0, 0, 13, 3]) + IMAGES[4:],
         bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**31, 2**31, 2**31) + bytes(18),
-        gzip.compress(IMAGES)[:-9],
-        gzip.compress(IMAGES[:-4]),
-        gzip.compress(bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**10, 2**10, 2**10)),
+        gzip.compress(IMAGES, mtime=0)[:-9],
+        gzip.compress(IMAGES[:-4], mtime=0),
+        gzip.compress(bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**10, 2**10, 2**10), mtime=0),
         b"\x1f\x8bnonsense",
     ],
 )
