@@ -19,13 +19,14 @@ import torch
 
 from lpverify.bounds import METHODS
 from lpverify.data import load_data
-from lpverify.geometry.arrays import Arrays, write_arrays
+from lpverify.geometry.arrays import Arrays
 from lpverify.geometry.polygon import Array
 from lpverify.geometry.polytope import Polytope, polytope
 from lpverify.lowering import load_model, lower_module
 from lpverify.models import toy2d
 from lpverify.network import Network
 from lpverify.problem import Box
+from lpverify.run_folder import write_npz
 
 ASSETS = Path(__file__).resolve().parents[1] / "lpverify" / "assets"
 RADII = ("0.05", "0.1", "0.25")
@@ -72,7 +73,7 @@ def main() -> None:
             arrays |= {f"{name}/{eps}/{key}": value for key, value in data.arrays().items()}
             areas = ", ".join(f"{method} {data.looseness(method):.4g}" for method in NAMES)
             print(f"{name} eps {eps}: {data.regions} regions, area {data.area:.4g}, areas over it: {areas}", flush=True)
-    write_arrays(out / "polytopes.npz", arrays)
+    write_npz(out / "polytopes.npz", arrays)
 
 
 if __name__ == "__main__":

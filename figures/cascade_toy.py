@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from common import run
+from saved import boundary_panels
 
 from lpverify.geometry.arrays import read_arrays
-from lpverify.geometry.boundaries import Boundaries
 from lpverify.plots.boundaries import cascade_figure
 from lpverify.plots.style import PAGE, save, styled
 
@@ -18,7 +18,7 @@ from lpverify.plots.style import PAGE, save, styled
 def main(results: Path, out: Path) -> list[Path]:
     """Draw it."""
     path = results / "boundaries.npz"
-    stages = [Boundaries.from_arrays(read_arrays(path, f"stage{number}/")) for number in (1, 2)]
+    stages = list(boundary_panels(results, {"stage1": "stage 1", "stage2": "stage 2"}).values())
     answers = [read_arrays(path, f"{name}.")["answers"] for name in ("stage1", "stage2", "cascade")]
     with styled():
         return save(cascade_figure(stages, answers, width=PAGE, height=2.75), out / "cascade_toy")

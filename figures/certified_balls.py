@@ -9,9 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from common import run
+from saved import boundary_panels
 
-from lpverify.geometry.arrays import read_arrays
-from lpverify.geometry.boundaries import Boundaries
 from lpverify.plots.boundaries import boundaries_figure
 from lpverify.plots.style import COLUMN, save, styled
 
@@ -21,10 +20,7 @@ NAMES = {"verified": "certified", "falsified": "crossed", "unknown": "not certif
 
 def main(results: Path, out: Path) -> list[Path]:
     """Draw it."""
-    panels = {
-        title: Boundaries.from_arrays(read_arrays(results / "boundaries.npz", f"{name}/"))
-        for name, title in PANELS.items()
-    }
+    panels = boundary_panels(results, PANELS)
     with styled():
         figure = boundaries_figure(panels, NAMES, centers=False, width=COLUMN, height=2.35)
         return save(figure, out / "certified_balls")

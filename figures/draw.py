@@ -18,7 +18,7 @@ from pathlib import Path
 from common import OUT, RESULTS
 
 HERE = Path(__file__).resolve().parent
-NOT_FIGURES = ("common", "draw")
+NOT_FIGURES = ("common", "draw", "saved")
 
 
 def scripts() -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from common import run
 
-from lpverify.plots.after_training import judged_bars
+from lpverify.plots.bars import judged_bars
 from lpverify.plots.source import read_table
 from lpverify.plots.style import save, styled
 

@@ -9,26 +9,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from common import run
+from saved import polytope_panels
 
-from lpverify.geometry.arrays import read_arrays
-from lpverify.geometry.polytope import Polytope
 from lpverify.plots.polytope import polytopes_figure
 from lpverify.plots.style import PAGE, save, styled
 
-RADII = ("0.05", "0.1", "0.25")
 ROWS = {"trained-standard": "standard", "trained-dual": "robust"}
 LABELS = ("output 0 − output 1", "output 0 + output 1")
 
 
 def main(results: Path, out: Path) -> list[Path]:
     """Draw it."""
-    panels = [
-        [
-            (f"{said}, eps {eps}", Polytope.from_arrays(read_arrays(results / "polytopes.npz", f"{name}/{eps}/")))
-            for eps in RADII
-        ]
-        for name, said in ROWS.items()
-    ]
+    panels = polytope_panels(results, ROWS)
     with styled():
         figure = polytopes_figure(panels, LABELS, wall=True, width=PAGE, height=4.6)
         return save(figure, out / "polytope_trained")

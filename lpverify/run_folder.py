@@ -22,13 +22,14 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lpverify.certificate.claim import Claim
 from lpverify.certificate.container import RawArray
@@ -306,6 +307,15 @@ def write_csv(path: Path, header: list[str], rows: list[list[str]]) -> None:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([header, *rows])
     write_atomic(path, text.getvalue().encode())
+
+
+def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]], *, sync: bool = False) -> None:
+    """Write a compressed npz file at once, equal bytes for equal arrays; its folder is made if need be."""
+    with disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    data = io.BytesIO()
+    np.savez_compressed(data, allow_pickle=False, **arrays)
+    write_atomic(path, data.getvalue(), sync=sync)
 
 
 @contextmanager

@@ -113,14 +113,17 @@ def header(job: Job, command: str, sha256: str, settings: Settings, asked: dict[
         asked: options besides the settings.
     """
     from lpverify.session import batch_size
+
+    more = {"index": _ranges(job.indices.tolist()), "batch_size": batch_size(job.network, settings), **(asked or {})}
+    return settings_header(command, sha256, job.examples.sha256, settings, more)
+
+
+def settings_header(command: str, sha256: str, data: str, settings: Settings, asked: dict[str, Any]) -> Header:
+    """The header of a run about ``data`` (a SHA-256); ``asked`` is added to the settings, or replaces them."""
     from lpverify.store import Header, canonical
 
     options = {name: value for name, value in asdict(settings).items() if name != "workers"}
-    options["batch_size"] = batch_size(job.network, settings)
-    return Header(
-        command, sha256, job.examples.sha256,
-        canonical({"index": _ranges(job.indices.tolist()), **options, **(asked or {})}),
-    )  # fmt: skip
+    return Header(command, sha256, data, canonical({**options, **asked}))
 
 
 def _ranges(indices: list[int]) -> str:

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from lpverify.result import Result
     from lpverify.run_folder import RunFolder
     from lpverify.session import Session
-    from lpverify.settings import Settings
-    from lpverify.store import Header
     from lpverify.vnnlib import Property
 
 # The search stops at the timeout; what overruns it is interrupted so much later: a share of it, and seconds.
@@ -54,7 +52,7 @@ def run_property(
     from contextlib import nullcontext
 
     from lpverify.cli.limit import limited
-    from lpverify.cli.loading import load_network, make_settings
+    from lpverify.cli.loading import load_network, make_settings, settings_header
     from lpverify.cli.running import announce
     from lpverify.properties import TIMEOUT, Conclusion, unanswered, verify_property
     from lpverify.run_folder import RunFolder, network_file
@@ -68,7 +66,7 @@ def run_property(
     latest = min(latest, began + (1 + GRACE_SHARE) * timeout + GRACE_SECONDS)
     conclusion = Conclusion(len(asked.claims))
     data, sha256 = network_file(network)
-    about = _header(asked, sha256, settings)
+    about = settings_header("verify --vnnlib", sha256, asked.sha256, settings, {})
     with Session(network, settings) as session, (
         nullcontext(None) if out is None else RunFolder(out, overwrite=overwrite, header=about)
     ) as run:
@@ -104,16 +102,6 @@ def run_property(
                 options = {"model": str(model), "vnnlib": str(vnnlib), **_options(given, settings)}
                 run.write_summary(_summary(asked, conclusion, seconds, stopped, options, network, sha256, settings))
     return Done(asked, conclusion, seconds, out)
-
-
-def _header(asked: Property, sha256: str, settings: Settings) -> Header:
-    """What the results depend on; see ``loading.header``."""
-    from dataclasses import asdict
-
-    from lpverify.store import Header, canonical
-
-    options = {name: value for name, value in asdict(settings).items() if name != "workers"}
-    return Header("verify --vnnlib", sha256, asked.sha256, canonical(options))
 
 
 def _restored(run: RunFolder, session: Session, asked: Property) -> Iterator[Result]:

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lpverify.bounds import METHODS
+from lpverify.comparison.rows import ATTACK
 from lpverify.errors import UsageError
 from lpverify.network import Network
 from lpverify.verify import checked_inputs, checked_labels
 
-# The attack stands among the methods: it gives upper bounds where they give lower ones.
-ATTACK = "attack"
 QUICK = (ATTACK, "interval", "dual", "crown", "alpha")
 
 

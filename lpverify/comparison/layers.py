@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lpverify.comparison.measure import Measured
 from lpverify.network import as_numpy
+from lpverify.run_folder import write_npz
 
 
 def layers_path(folder: Path, problem: str, eps: str, example: int) -> Path:
@@ -24,11 +25,7 @@ def save_layers(path: Path, measured: Sequence[Measured]) -> None:
         for node, layer in found.layers.items():
             arrays[f"{found.method}/{node}/lower"] = as_numpy(layer.lower[0])
             arrays[f"{found.method}/{node}/upper"] = as_numpy(layer.upper[0])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(path.name + ".new")
-    with fresh.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
-    fresh.replace(path)
+    write_npz(path, arrays)
 
 
 def read_layers(path: Path) -> dict[str, dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]]]:

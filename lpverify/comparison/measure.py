@@ -16,7 +16,8 @@ from lpverify.attack import attack
 from lpverify.attack.membership import into_exact_box
 from lpverify.bounds.base import AbstractBoundMethod, BoundResult
 from lpverify.certificate import rigorous
-from lpverify.comparison.case import ATTACK, Limit
+from lpverify.comparison.case import Limit
+from lpverify.comparison.rows import ATTACK
 from lpverify.evidence import certificate
 from lpverify.network import Network, as_numpy
 from lpverify.problem import LayerBounds, Region, Specification

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lpverify.comparison.case import ATTACK
 from lpverify.comparison.measure import Measured
+from lpverify.comparison.rows import ATTACK
 from lpverify.network import as_numpy
 from lpverify.problem import LayerBounds
 

@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from lpverify.errors import DataError
+from lpverify.run_folder import write_atomic
 
+# The attack stands among the methods: it gives upper bounds where they give lower ones.
+ATTACK = "attack"
 # Digits of a margin in the file, those that figures can show and some more; and of seconds.
 DIGITS, CLOCK_DIGITS = 8, 4
 _CLOCKS = ("seconds", "cpu_seconds")
@@ -132,9 +135,7 @@ class RowFile:
             raise ValueError(f"group_rows: must be {len(rows)} on all rows of {group}")
         if group in self._methods:
             kept = [row for row in self.rows if row.group != group]
-            fresh = self.path.with_name(self.path.name + ".new")
-            fresh.write_bytes(_text([COLUMNS]) + _text(map(_cells, kept)))
-            fresh.replace(self.path)
+            write_atomic(self.path, _text([COLUMNS]) + _text(map(_cells, kept)))
             self.rows = kept
         with self.path.open("ab") as file:
             file.write(_text(map(_cells, rows)))

@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from lpverify import __version__
-from lpverify.comparison.case import ATTACK, Case
+from lpverify.comparison.case import Case
 from lpverify.comparison.layers import layers_path, save_layers
 from lpverify.comparison.measure import Bench, Example, Measured
 from lpverify.comparison.orderings import violations
-from lpverify.comparison.rows import Group, Row, RowFile
+from lpverify.comparison.rows import ATTACK, Group, Row, RowFile
 from lpverify.errors import SoundnessError
 from lpverify.serialize import network_bytes
 from lpverify.session import Session

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
 
-from lpverify.comparison.case import ATTACK
-from lpverify.comparison.rows import Group, Row
+from lpverify.comparison.rows import ATTACK, Group, Row
 
 HEADER = ("eps", "method", "examples", "gap closed, %", "certified", "falsified", "CPU ms")
 # A gap between interval and exact below this says nothing of a method.

@@ -1,4 +1,4 @@
-"""Rings of points in arrays, and files of arrays: how pictures are kept between measuring and drawing."""
+"""Rings of points in arrays, and their files' arrays: how pictures are kept between measuring and drawing."""
 
 from __future__ import annotations
 
@@ -23,13 +23,6 @@ def pack(name: str, rings: Sequence[Array]) -> Arrays:
 def unpack(arrays: Arrays, name: str) -> list[Array]:
     """The rings that ``pack`` put there."""
     return list(np.split(arrays[name], np.cumsum(arrays[f"{name}.counts"])[:-1])) if len(arrays[name]) else []
-
-
-def write_arrays(path: Path, arrays: Arrays) -> None:
-    """Write FILE.npz, compressed; equal bytes for equal arrays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def read_arrays(path: Path, prefix: str = "") -> Arrays:

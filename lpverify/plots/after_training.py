@@ -1,8 +1,8 @@
-"""Bounds on networks that were trained with one of them: errors by several bounds, and what the bounds leave open."""
+"""Bounds on networks that were trained with one of them, by radius: errors, and what the bounds leave open."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,16 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 from numpy.typing import NDArray
 
-from lpverify.plots.style import COLUMN, GREY, PAGE, STYLES, legend_above, new_figure
+from lpverify.plots.style import GREY, PAGE, STYLES, legend_above, new_figure
 
 Array = NDArray[np.float64]
 _SIZES = {"dual": 7, "lp": 5}
-_HATCHED = {"color": "white", "hatch": "//////", "linewidth": 0.6, "edgecolor": STYLES["sdp"].color}
-_OTHER_BARS: dict[str, tuple[str, dict[str, Any]]] = {
-    "clean": ("clean", {"color": "#CCCCCC"}),
-    "sdp": ("SDP of the ball", {}),
-    "global sdp": ("SDP of training", _HATCHED),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,27 +50,3 @@ def _line(method: str) -> dict[str, Any]:
         return {"label": "clean", "color": GREY, "linestyle": ":", "marker": ""}
     # Where errors coincide, marks inside one another show it.
     return STYLES[method].line | {"markersize": _SIZES.get(method, 4), "markerfacecolor": "none", "linewidth": 0.9}
-
-
-def judged_bars(networks: Mapping[str, Mapping[str, float]], methods: Sequence[str]) -> Figure:
-    """A group of bars for each network: its error in per cent by each of the bounds.
-
-    Args:
-        methods: the bounds, in order: "clean", "global sdp", or keys of ``STYLES``.
-    """
-    figure, ax = new_figure(width=COLUMN, height=2.7)
-    width = 0.86 / len(methods)
-    for place, method in enumerate(methods):
-        at = np.arange(len(networks)) + (place - (len(methods) - 1) / 2) * width
-        label, look = _OTHER_BARS.get(method, ("", {}))
-        values = [100 * errors[method] for errors in networks.values()]
-        look = look or {"color": STYLES[method].color}
-        bars = ax.bar(at, values, width * 0.9, label=label or STYLES[method].label, **look)
-        ax.bar_label(bars, fmt="%.0f", fontsize=5, padding=1)
-    ax.set_xticks(range(len(networks)), list(networks))
-    ax.set_ylim(0, 105)
-    ax.set_ylabel("not certified (%)")
-    ax.set_xlabel("training")
-    ax.grid(visible=False, axis="x")
-    legend_above(figure, [ax], 3)
-    return figure

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lpverify.comparison.rows import Row
+from lpverify.comparison.rows import ATTACK, Row
 from lpverify.errors import DataError
 from lpverify.plots.pareto import Cost
 from lpverify.plots.robust_error import Errors
@@ -15,7 +15,6 @@ from lpverify.plots.style import STYLES
 from lpverify.plots.tightness import Margins
 
 Array = NDArray[np.float64]
-ATTACK = "attack"
 
 
 def margins_of(rows: Sequence[Row]) -> Margins:

@@ -14,7 +14,6 @@ is decided by ``cascade`` and the checker.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,7 +30,7 @@ from lpverify.detect import predictions
 from lpverify.errors import DataError, UsageError
 from lpverify.lowering import load_model
 from lpverify.network import Network
-from lpverify.run_folder import write_atomic
+from lpverify.run_folder import write_atomic, write_npz
 from lpverify.settings import Settings
 from lpverify.training.checkpoint import BEST
 from lpverify.training.config import TrainConfig
@@ -142,9 +141,7 @@ def _left(file: Path, checkpoint: Path, config: TrainConfig, splits: Splits, lef
         name: left[name][uncertified(network, part.x[torch.as_tensor(left[name])].cpu(), settings)]
         for name, part in _parts(splits).items()
     }
-    data = io.BytesIO()
-    np.savez(data, checkpoint=digest, **found)  # type: ignore[arg-type]
-    write_atomic(file, data.getvalue(), sync=True)
+    write_npz(file, {"checkpoint": digest, **found}, sync=True)
     return found
 
 

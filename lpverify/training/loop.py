@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from lpverify.errors import UsageError
-from lpverify.problem import Specification, ball
+from lpverify.problem import Specification
 from lpverify.run_folder import disk, write_atomic
 from lpverify.training.augment import augmented, check_augment
 from lpverify.training.checkpoint import BEST, LAST, header, write_checkpoint
@@ -123,16 +123,16 @@ class _Run:
         board = Board(self.out / TENSORBOARD, read_metrics(self.out / METRICS)) if self.tensorboard else None
         try:
             while position.epoch < config.epochs and not position.stopped:
-                position = self._epoch(position, metrics, report)
-                if board is not None:
-                    board.add(read_metrics(self.out / METRICS)[-1])
+                position = self._epoch(position, metrics, board, report)
         finally:
             metrics.close()
             if board is not None:
                 board.close()
         return _summarise(config, self.out, position)
 
-    def _epoch(self, position: Position, metrics: MetricsFile, report: Report | None) -> Position:
+    def _epoch(
+        self, position: Position, metrics: MetricsFile, board: Board | None, report: Report | None
+    ) -> Position:
         """One epoch, measured and saved: checkpoints and the line of metrics first, the state that counts last."""
         config, epoch = self.config, position.epoch + 1
         began = time.perf_counter()
@@ -173,6 +173,8 @@ class _Run:
             stopped=_is_stale(config, best, epoch),
         )
         save_state(self.out / STATE, position, self.live)
+        if board is not None:
+            board.add(record)
         return position
 
     def _train_epoch(self, epoch: int, report: Report | None) -> tuple[Means, int]:
@@ -213,11 +215,9 @@ class _Run:
     def _batch(
         self, part: Part, eps: float, progress: float, generator: torch.Generator, memory: dict[str, Tensor]
     ) -> Batch:
-        norm, clip = self.config.norm, self.config.clip
-        region = ball(part.x, eps, norm, clip)
         spec = Specification.label(part.y, self.model.num_classes, part.x.dtype)
-        network = self.model.network()
-        return Batch(network, part.x, part.y, region, spec, eps, progress, generator, memory, norm, clip)
+        network, norm, clip = self.model.network(), self.config.norm, self.config.clip
+        return Batch(network, part.x, part.y, spec, eps, progress, generator, memory, norm, clip)
 
 
 def open_folder(config: TrainConfig, out: Path) -> Position:

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from lpverify.geometry import area, class_areas, contains, linear_regions, rectangle
-from lpverify.geometry.arrays import read_arrays, write_arrays
+from lpverify.geometry.arrays import read_arrays
 from lpverify.geometry.boundaries import Boundaries, boundaries, window_about
 from lpverify.linear import Dense
 from lpverify.network import Affine, Input, Network, ReLU
+from lpverify.run_folder import write_npz
 from tests.networks import dense
 
 LOW, HIGH = np.array([-1.0, -1.0]), np.array([1.0, 1.0])
@@ -62,7 +63,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     x, y = np.array([[0.0, 0.0], [0.75, 0.0]]), np.array([1, 0])
     found = boundaries(absolute(0.5), (LOW, HIGH), x, y, eps=0.1, norm="inf", verdicts=["verified", "unknown"])
     assert found.areas.tolist() == [2.0, 2.0] and found.regions == 2
-    write_arrays(tmp_path / "b.npz", found.arrays())
+    write_npz(tmp_path / "b.npz", found.arrays())
     again = Boundaries.from_arrays(read_arrays(tmp_path / "b.npz"))
     assert (again.eps, again.norm, again.regions, again.verdicts.tolist()) == (0.1, "inf", 2, ["verified", "unknown"])
     for mine, theirs in zip(found.rings, again.rings, strict=True):

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from lpverify.bounds import METHODS
 from lpverify.errors import ShapeError
 from lpverify.geometry import area, contains, hull, linear_regions, outer_polygon, outline, rectangle
-from lpverify.geometry.arrays import read_arrays, write_arrays
+from lpverify.geometry.arrays import read_arrays
 from lpverify.geometry.outer import picked
 from lpverify.geometry.polytope import Polytope, polytope
 from lpverify.linear import Dense
 from lpverify.network import Affine, Input, Network, ReLU
 from lpverify.problem import Box, ball
+from lpverify.run_folder import write_npz
 from tests.networks import dense, samples
 
 NAMES = ("interval", "dual", "crown", "alpha", "lp")
@@ -134,7 +135,7 @@ def test_with_more_inputs_points_are_found_and_lie_in_every_polygon(norm: str) -
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     found = measured(0, 0.1)
-    write_arrays(tmp_path / "a.npz", {f"case/{name}": array for name, array in found.arrays().items()})
+    write_npz(tmp_path / "a.npz", {f"case/{name}": array for name, array in found.arrays().items()})
     again = Polytope.from_arrays(read_arrays(tmp_path / "a.npz", "case/"))
     assert again.area == found.area and again.regions == found.regions and list(again.outer) == list(found.outer)
     assert all(np.array_equal(a, b) for a, b in zip(again.rings, found.rings, strict=True))

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES, RESULTS = ROOT / "figures", ROOT / "benchmarks" / "results"
-SCRIPTS = sorted(path.stem for path in FIGURES.glob("*.py") if path.stem not in ("common", "draw", "tables"))
+SCRIPTS = sorted(path.stem for path in FIGURES.glob("*.py") if path.stem not in ("common", "draw", "saved", "tables"))
 
 
 def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:

@@ -7,7 +7,7 @@ from networks import NETWORKS
 from torch import Tensor
 
 from lpverify.network import Network
-from lpverify.problem import Specification, ball
+from lpverify.problem import Specification
 from lpverify.training.methods import Batch
 
 
@@ -35,5 +35,5 @@ def make_batch(
     y = torch.randint(network.output_size, (size,), generator=generator)
     with torch.no_grad():
         y[::2] = network.forward(x)[::2].argmax(1)
-    region, spec = ball(x, eps, norm), Specification.label(y, network.output_size)
-    return Batch(network, x, y, region, spec, eps, progress, torch.Generator().manual_seed(seed), {}, norm, None)
+    spec = Specification.label(y, network.output_size)
+    return Batch(network, x, y, spec, eps, progress, torch.Generator().manual_seed(seed), {}, norm, None)

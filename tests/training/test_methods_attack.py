@@ -178,8 +178,7 @@ def test_a_convolutions_gradient_for_its_input_is_the_librarys(
 def test_half_precision_is_for_the_attack_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     wide = make_batch(live(name), size=6)
     network = wide.network.map_tensors(lambda t: t.detach().float().requires_grad_())
-    region, spec = wide.region.to(torch.float32), wide.spec.to(torch.float32)
-    batch = replace(wide, network=network, x=wide.x.float(), region=region, spec=spec)
+    batch = replace(wide, network=network, x=wide.x.float(), spec=wide.spec.to(torch.float32))
     halves: list[bool] = []
     plain = Network.values
 
@@ -193,7 +192,7 @@ def test_half_precision_is_for_the_attack_alone(name: str, monkeypatch: pytest.M
     assert losses.loss.dtype == torch.float32
     points = attacked_point(batch, steps=5, step_size=0.3, amp=True)
     assert points.dtype == torch.float32
-    assert bool(((points >= region.lower) & (points <= region.upper)).all())
+    assert bool(((points >= batch.region.lower) & (points <= batch.region.upper)).all())
 
 
 @pytest.mark.parametrize("method", ["pgd", "mtl-ibp"])

@@ -14,7 +14,7 @@ from training.batches import live, make_batch, parameters
 from lpverify.attack import attack
 from lpverify.bounds import CrownBound, DualBound, IntervalBound
 from lpverify.network import Network
-from lpverify.problem import Specification, ball
+from lpverify.problem import Specification
 from lpverify.training.methods import METHODS, AbstractTrainingMethod
 from lpverify.training.methods.crown_ibp import CrownIBPTraining
 from lpverify.training.methods.dual import DualTraining
@@ -165,7 +165,7 @@ def test_float32_losses_are_those_of_float64() -> None:
     wide = make_batch(live("conv").detach())
     x = wide.x.float()
     narrow = replace(
-        wide, network=wide.network.to(torch.float32), x=x, region=ball(x, wide.eps),
+        wide, network=wide.network.to(torch.float32), x=x,
         spec=Specification.label(wide.y, wide.network.output_size, torch.float32),
     )  # fmt: skip
     for name, method in BOUNDS.items():

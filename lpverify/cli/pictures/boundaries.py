@@ -29,11 +29,11 @@ def boundaries(model: Path, out: Path, **given: Any) -> None:
     """
     from lpverify.cli.loading import load_job, make_settings
     from lpverify.errors import ShapeError
-    from lpverify.geometry.arrays import write_arrays
     from lpverify.geometry.boundaries import boundaries as measure
     from lpverify.geometry.boundaries import window_about
     from lpverify.plots.boundaries import boundaries_figure
     from lpverify.plots.style import COLUMN, save, styled
+    from lpverify.run_folder import write_npz
     from lpverify.verify import verify_stream
 
     settings = make_settings(given)
@@ -48,7 +48,7 @@ def boundaries(model: Path, out: Path, **given: Any) -> None:
         job.network, window, x, job.y, eps=float(settings.eps), norm=settings.norm, verdicts=verdicts
     )
     numbers = out.with_name(out.name + ".npz")
-    write_arrays(numbers, data.arrays())
+    write_npz(numbers, data.arrays())
     with styled():
         figure = boundaries_figure({f"{model.stem}, eps {settings.eps}": data}, width=COLUMN, height=COLUMN * 1.2)
         report([*save(figure, out), numbers])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -26,12 +25,11 @@ def gallery(run: Path, count: int, columns: str, out: Path) -> None:
     from lpverify.plots.gallery import counterexample_gallery
     from lpverify.plots.runs import counterexamples
     from lpverify.plots.style import save, styled
+    from lpverify.run_folder import write_npz
 
     shown = counterexamples(run, count)
-    out.parent.mkdir(parents=True, exist_ok=True)
     numbers = out.with_name(out.name + ".npz")
     names = ("index", "x", "found", "label", "answer")
-    arrays: dict[str, Any] = {name: np.array([getattr(one, name) for one in shown]) for name in names}
-    np.savez_compressed(numbers, **arrays)
+    write_npz(numbers, {name: np.array([getattr(one, name) for one in shown]) for name in names})
     with styled():
         report([*save(counterexample_gallery(shown, int(columns)), out), numbers])

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from lpverify.cli.options import METHOD_NAMES, MODEL, REGION, SOURCE, Names, limit_threads
+from lpverify.cli.options import METHOD_NAMES, MODEL, QUICK_METHODS, REGION, SOURCE, Names, limit_threads
 from lpverify.cli.pictures.stem import report, stem_option
 
-METHODS = ("interval", "dual", "crown", "alpha", "lp")
+METHODS = (*QUICK_METHODS, "lp")
 
 
 @click.command()
@@ -54,11 +54,11 @@ def polytope(
 
     from lpverify.bounds import METHODS as ALL
     from lpverify.cli.loading import examples_for, load_network, make_settings
-    from lpverify.geometry.arrays import write_arrays
     from lpverify.geometry.outer import picked
     from lpverify.geometry.polytope import polytope as measure
     from lpverify.plots.polytope import polytope_figure
     from lpverify.plots.style import COLUMN, save, styled
+    from lpverify.run_folder import write_npz
 
     settings = make_settings(given)
     network = load_network(model, given).detach().to(torch.float64)
@@ -76,7 +76,7 @@ def polytope(
         rows, labels = rows[[0, 0]] + rows[[1, 1]] * [[-1], [1]], (" − ".join(labels), " + ".join(labels))
     data = measure(network, settings.region(x), rows, tried, count=directions, samples=samples, seed=seed)
     numbers = out.with_name(out.name + ".npz")
-    write_arrays(numbers, data.arrays())
+    write_npz(numbers, data.arrays())
     with styled():
         title = f"{model.stem}, example {job.indices[0]}, eps {settings.eps}"
         figure = polytope_figure(data, labels, title, width=COLUMN, height=COLUMN * 1.05)

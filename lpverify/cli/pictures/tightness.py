@@ -7,14 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lpverify.cli.options import ENGINE, METHOD_NAMES, MODEL, Names, Positive, data_options, region_options
+from lpverify.cli.options import (
+    ENGINE,
+    METHOD_NAMES,
+    MODEL,
+    QUICK_METHODS,
+    Names,
+    Positive,
+    data_options,
+    region_options,
+)
 from lpverify.cli.pictures.rows import PROBLEM, chosen_rows
 from lpverify.cli.pictures.stem import report, stem_option
 
 if TYPE_CHECKING:
     from lpverify.comparison.rows import Row
 
-METHODS = ("interval", "dual", "crown", "alpha", "lp")
+METHODS = (*QUICK_METHODS, "lp")
 
 
 @click.command()
@@ -62,8 +71,8 @@ def _measured(
             raise click.UsageError(f"Missing option '--{name}'.")
     from lpverify.bounds import METHODS as ALL
     from lpverify.cli.loading import load_job
-    from lpverify.comparison.case import ATTACK, Case, Limit
-    from lpverify.comparison.rows import RowFile, read_rows
+    from lpverify.comparison.case import Case, Limit
+    from lpverify.comparison.rows import ATTACK, RowFile, read_rows
     from lpverify.comparison.run import Options, compare
     from lpverify.table import progress
 

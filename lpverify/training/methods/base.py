@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import ClassVar, Self
 
 import torch
@@ -21,7 +22,6 @@ class Batch:
         network: the module lowered with its live weights, normalisation included; gradients flow to the parameters.
         x: (B, *input shape), raw units.
         y: (B,) int64.
-        region: the balls of the radius of this step, in the network's dtype and on its device.
         spec: (B, n - 1) rows e_y - e_j, j other than y, in increasing order.
         eps: the radius of this step, raw units.
         progress: how far ``eps`` has come from ``eps_start`` to its final value, in [0, 1]; 1 after the ramp.
@@ -33,7 +33,6 @@ class Batch:
     network: Network
     x: Tensor
     y: Tensor
-    region: Region
     spec: Specification
     eps: float
     progress: float
@@ -42,9 +41,10 @@ class Batch:
     norm: str
     clip: Clip
 
-    def widened(self, factor: float) -> Region:
-        """The balls with their radius times ``factor``."""
-        return ball(self.x, factor * self.eps, self.norm, self.clip)
+    @cached_property
+    def region(self) -> Region:
+        """The balls, in the dtype and on the device of x."""
+        return ball(self.x, self.eps, self.norm, self.clip)
 
 
 @dataclass(frozen=True, eq=False)

@@ -50,7 +50,7 @@ class MTLIBPTraining(AbstractTrainingMethod):
         initialise(module, self.init, generator)
 
     def losses(self, batch: Batch) -> Losses:
-        wide = replace(batch, region=batch.widened(self.attack_radius))
+        wide = replace(batch, eps=self.attack_radius * batch.eps)
         point = attacked_point(
             wide, steps=self.attack_steps, step_size=self.attack_step, restarts=self.attack_restarts, amp=self.amp
         )
