@@ -16,6 +16,7 @@ once, elsewhere when their task is done.
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import signal
@@ -23,8 +24,9 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, Generic, NoReturn, TypeVar
@@ -109,21 +111,47 @@ class Pool(Generic[Task, Value]):
             ResourceError: if the system refuses a process.
             UsageError: while another map of this pool is not finished.
         """
-        if not self._size:
-            yield from self._map_here(tasks)
-            return
-        if self._busy():
-            raise UsageError("map: another map of this pool is not finished; finish or close it first")
-        source, turn = enumerate(tasks), 0
+        source, turn = iter(tasks), 0
         outcomes: dict[int, Value | Failure] = {}
-        try:
-            while True:
-                while len(self._busy()) < self._size and (item := next(source, None)) is not None:
-                    position, task = item
-                    self._free().take(position, pickle.dumps(task), limit)
+
+        def take() -> tuple[Task, float | None] | None:
+            return next(((task, limit) for task in source), None)
+
+        with closing(self.answers(take)) as answered:
+            for position, outcome in answered:
+                outcomes[position] = outcome
                 while turn in outcomes:
                     yield outcomes.pop(turn)
                     turn += 1
+
+    def answers(
+        self, take: Callable[[], tuple[Task, float | None] | None]
+    ) -> Generator[tuple[int, Value | Failure], None, None]:
+        """Answer tasks that may follow from one another: outcomes come as soon as they are there.
+
+        Args:
+            take: the next task and its limit in seconds (None: no limit), or None while there is none. It is called
+                whenever a worker is free; where no worker is busy and there is no task, all is answered.
+
+        Returns:
+            The number of each task, counted from 0 as they were taken, and its outcome.
+
+        Raises:
+            As ``map``.
+        """
+        if self._busy():
+            raise UsageError("map: another map of this pool is not finished; finish or close it first")
+        if not self._size:
+            yield from self._answers_here(take)
+            return
+        count = 0
+        outcomes: deque[tuple[int, Value | Failure]] = deque()
+        try:
+            while True:
+                while len(self._busy()) < self._size and (item := take()) is not None:
+                    task, limit = item
+                    self._free().take(count, pickle.dumps(task), limit)
+                    count += 1
                 busy = self._busy()
                 if not busy:
                     return
@@ -135,15 +163,21 @@ class Pool(Generic[Task, Value]):
                         self._listen(worker, outcomes)
                     elif time.monotonic() >= worker.deadline:
                         self._lose(worker, worker.overrun, outcomes)
+                while outcomes:
+                    yield outcomes.popleft()
         finally:
             for worker in self._busy():
                 self._end(worker)
 
-    def _map_here(self, tasks: Iterable[Task]) -> Iterator[Value | Failure]:
-        for task in tasks:
+    def _answers_here(
+        self, take: Callable[[], tuple[Task, float | None] | None]
+    ) -> Iterator[tuple[int, Value | Failure]]:
+        for count in itertools.count():
+            if (item := take()) is None:
+                return
             self._here = self._here or self._setup()
-            outcome = _attempt(self._here, task, SoundnessError)
-            yield Failure(self._full) if isinstance(outcome, MemoryError) else outcome
+            outcome = _attempt(self._here, item[0], SoundnessError)
+            yield count, Failure(self._full) if isinstance(outcome, MemoryError) else outcome
 
     def _busy(self) -> list[_Worker]:
         return [worker for worker in self._workers if worker.position is not None]
@@ -161,14 +195,15 @@ class Pool(Generic[Task, Value]):
             raise ResourceError(f"workers: the system starts no process ({error.strerror}); ask for fewer") from error
         return self._workers[-1]
 
-    def _listen(self, worker: _Worker, outcomes: dict[int, Value | Failure]) -> None:
+    def _listen(self, worker: _Worker, outcomes: deque[tuple[int, Value | Failure]]) -> None:
         """Take what a worker says: that it is ready, its task's outcome, or its end."""
         message = worker.hear()
         if isinstance(message, bytes) and not worker.ready:
             self._proven = True
             worker.begin()
         elif isinstance(message, bytes | Failure) and worker.ready:
-            outcomes[worker.done()] = message if isinstance(message, Failure) else _loaded(message)
+            answer = message if isinstance(message, Failure) else _loaded(message)
+            outcomes.append((worker.done(), answer))
         elif isinstance(message, LpverifyError):
             raise message
         elif isinstance(message, Failure):
@@ -180,7 +215,7 @@ class Pool(Generic[Task, Value]):
             worker.end()
             self._lose(worker, f"solver crashed ({worker.fate})", outcomes)
 
-    def _lose(self, worker: _Worker, reason: str, outcomes: dict[int, Value | Failure]) -> None:
+    def _lose(self, worker: _Worker, reason: str, outcomes: deque[tuple[int, Value | Failure]]) -> None:
         """End a worker and give its task up, or the run if not one worker has ever been ready."""
         self._end(worker)
         if not worker.ready:
@@ -188,7 +223,7 @@ class Pool(Generic[Task, Value]):
             if not self._proven:
                 hint = "" if self._memory is None else f"; the memory limit, {_gib(self._memory)}, may be too small"
                 raise SolverError(reason + hint)
-        outcomes[worker.done()] = Failure(reason)
+        outcomes.append((worker.done(), Failure(reason)))
 
     def _end(self, worker: _Worker) -> None:
         worker.end()

@@ -26,15 +26,20 @@ EACH_LAYER = 2
 
 
 def scores(found: Pass, lines: Lines) -> Tensor:
-    """What each free column's upper intercept costs the bound, (B, K); -1 at fixed columns."""
-    return (-lines.intercept * found.w.clamp(max=0)).abs().masked_fill(~lines.free, -1.0)
+    """What each free column's upper intercept costs the bound, (B, K), at least 0; -1 at fixed columns."""
+    return _at_free(-lines.intercept * found.w.clamp(max=0), lines)
 
 
 def gaps(nodes: Nodes, found: Pass, lines: Lines) -> Tensor:
-    """What each free column's line adds to the bound's value at the primal point, (B, K); -1 at fixed columns."""
+    """What each free column's line adds to the bound's value at the primal point, (B, K), at least 0; -1 at fixed columns."""
     lower, upper = nodes.slopes * found.z, lines.slope * found.z + lines.intercept
     gap = found.z.clamp(min=0) - torch.where(found.w > 0, lower, upper)
-    return (found.w * gap).abs().masked_fill(~lines.free, -1.0)
+    return _at_free(found.w * gap, lines)
+
+
+def _at_free(values: Tensor, lines: Lines) -> Tensor:
+    """Magnitudes at free columns, -1 at fixed ones; what overflowed to NaN is no reason to split."""
+    return values.abs().nan_to_num(nan=0.0).masked_fill(~lines.free, -1.0)
 
 
 def choose(

@@ -225,7 +225,8 @@ class _Search:
             at, v = as_numpy(part), as_numpy(found.v[part]).astype(np.float32)
             accepted[at] = self.proofs.prove(nodes.select(part), v, numbers[at])
         is_free = as_numpy(nodes.free.any(1))
-        stalled = ~accepted & is_free & (bound - parents <= self.options.stall * np.abs(parents))
+        with np.errstate(invalid="ignore"):
+            stalled = ~accepted & is_free & (bound - parents <= self.options.stall * np.abs(parents))
         nearest = np.argsort(np.where(stalled, -bound, np.inf), kind="stable")[: stalled.sum()]
         # All that nothing is left to split of, and the stalled nodes nearest to their proof.
         chosen = np.concatenate([np.flatnonzero(~accepted & ~is_free), nearest[: self.options.programs]])

@@ -1,4 +1,4 @@
-"""Run the parts of the gate and write their counts; exit code 1 for a wrong verdict."""
+"""Run the parts of the gate and write their counts; exit code 1 for a wrong verdict or a fault."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OUT = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "soundnes
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run, report; 1 if any part of the report has a wrong verdict."""
+    """Run, report; 1 if any part of the report has a wrong verdict or a fault."""
     options = argparse.ArgumentParser(description=__doc__, prog="soundness")
     options.add_argument("--only", help=f"parts with commas between them: {', '.join(PARTS)}")
     options.add_argument("--share", type=float, default=1.0, help="of each part's items, in (0, 1]")
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         found = report.read(given.out) | {name: tally.entry(machine())}
         report.write(given.out, {key: found[key] for key in PARTS if key in found})
         print(report.text({name: found[name]}), flush=True)
-    return int(any(part["wrong"] for part in report.read(given.out).values()))
+    return int(any(part["wrong"] or part.get("faults") for part in report.read(given.out).values()))
 
 
 if __name__ == "__main__":

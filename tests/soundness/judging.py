@@ -108,6 +108,9 @@ def ask(tally: Tally, case: Case, engine: str, semantics: str, timeout: float = 
         tally.counts[f"{kind}: error"] += 1
         tally.errors.append(f"{kind}: {type(error).__name__}: {error}")
         return None
+    except Exception as error:
+        tally.fault(case.network, f"{case.name}, {kind}: {type(error).__name__}: {error}")
+        return None
     tally.counts[f"{kind}: {result.verdict.value}"] += 1
     for complaint in complaints(case, result, clamped=engine == "property"):
         tally.accuse(case.network, f"{case.name}, x {case.x.tolist()}, eps {case.eps}, {kind}: {complaint}")

@@ -34,7 +34,8 @@ class Tally:
         done: items asked.
         counts: of answers, by a name made of words and spaces.
         wrong: a line for each wrong verdict.
-        errors: a line for each exception that is no refusal.
+        errors: a line for each error of the package that is no refusal.
+        faults: a line for each other exception.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Tally:
     counts: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
     began: float = field(default_factory=time.perf_counter)
 
     @property
@@ -65,12 +67,20 @@ class Tally:
         self.wrong.append(f"{message}; network: {path}")
         print(f"WRONG {self.wrong[-1]}", flush=True)
 
+    def fault(self, network: Network, message: str) -> None:
+        """An exception that no user should see: counted, with the network to try it again."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{self.name}-fault-{len(self.faults)}.lpnet"
+        path.write_bytes(network_bytes(network))
+        self.faults.append(f"{message}; network: {path.name}")
+        print(f"FAULT {self.faults[-1]}", flush=True)
+
     def entry(self, about: str) -> dict[str, Any]:
         """The part in the report; ``about`` names machine, versions and commit."""
         return {
             "items": self.done, "target": self.target, "complete": self.done >= self.target,
-            "wrong": self.wrong, "errors": sorted(set(self.errors)), "counts": dict(sorted(self.counts.items())),
-            "seconds": round(self.spent), "machine": about,
+            "wrong": self.wrong, "faults": self.faults, "errors": sorted(set(self.errors)),
+            "counts": dict(sorted(self.counts.items())), "seconds": round(self.spent), "machine": about,
         }  # fmt: skip
 
 
@@ -95,8 +105,10 @@ def text(parts: dict[str, Any]) -> str:
     for name, part in parts.items():
         whole = "all" if part["complete"] else "NOT ALL"
         lines.append(f"{name}: {part['items']} of {part['target']} ({whole}), {len(part['wrong'])} wrong, "
+                     f"{len(part.get('faults', ()))} faults, "
                      f"{len(part['errors'])} kinds of error, {part['seconds']} s")  # fmt: skip
         lines += [f"    {count:>8}  {what}" for what, count in part["counts"].items()]
         lines += [f"    WRONG {line}" for line in part["wrong"]]
+        lines += [f"    FAULT {line}" for line in part.get("faults", ())]
         lines += [f"    ERROR {line}" for line in part["errors"]]
     return "\n".join(lines)

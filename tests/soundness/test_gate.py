@@ -52,6 +52,27 @@ def test_float32_evaluations_show_what_reverse_absorbers_hide() -> None:
     assert all(float32_least(case) > 0 for case in cases if case.least == 5 and not case.float32_fails)
 
 
+@pytest.mark.parametrize("engine", ("auto", "property"))
+def test_networks_whose_float32_bounds_are_no_numbers_are_no_fault(engine: str, tmp_path: Path) -> None:
+    """2^120 times 2^20 on paths that cancel: bounds and scores of the search are NaN there, and decide nothing."""
+    asked = tally(tmp_path)
+    cases = families()["overflow"][:2]
+    assert [case.least for case in cases] == [-1, 0]
+    assert [ask(asked, case, engine, "real", timeout=1.0) for case in cases] == [Verdict.UNKNOWN] * 2
+    assert asked.faults == [] and asked.wrong == [] and asked.errors == []
+
+
+def test_an_exception_of_an_engine_is_a_fault_of_the_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("here")
+
+    monkeypatch.setattr("soundness.judging.verify", broken)
+    asked = tally(tmp_path)
+    assert ask(asked, families()["valley"][0], "crown", "real") is None
+    assert len(asked.faults) == 1 and "ZeroDivisionError: here" in asked.faults[0]
+    assert asked.entry("")["faults"] == asked.faults and (tmp_path / "sample-fault-0.lpnet").is_file()
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_the_exact_minimum_is_that_of_another_enumeration(seed: int) -> None:
     rng = np.random.default_rng(seed)
