@@ -28,12 +28,11 @@ from threadpoolctl import threadpool_limits
 from lpverify.backends.base import AbstractBackend, AbstractSession, Solution
 from lpverify.bounds.lp import LPBound
 from lpverify.certificate import rigorous
-from lpverify.evidence import certificate
+from lpverify.evidence import certificate, claim_of
 from lpverify.problem import Specification
 from lpverify.program import Array, Program
 from lpverify.session import Session
 from lpverify.settings import Settings
-from lpverify.verify import claim_of
 
 EPS = {"conv": "0.1", "wk17a": "0.1", "6x100": "0.015", "cifar": "0.00784313725490196"}
 RAW = ("network", "image", "row", "backend", "status", "objective", "bound", "certified", "cpu")

@@ -20,14 +20,14 @@ from common import Table, machine, parser, timed
 from lpverify.bounds import METHODS
 from lpverify.certificate import rigorous
 from lpverify.data import load_data
-from lpverify.evidence import certificate
+from lpverify.evidence import certificate, claim_of
 from lpverify.falsify import attack_stream
 from lpverify.lowering import load_model
 from lpverify.problem import Specification
 from lpverify.result import Verdict
 from lpverify.session import Session
 from lpverify.settings import Settings
-from lpverify.verify import claim_of, verify_in
+from lpverify.verify import verify_in
 
 ASSETS = Path(__file__).resolve().parents[1] / "lpverify" / "assets"
 NETWORKS = ("digits-standard", "digits-pgd", "digits-dual", "digits-ibp")

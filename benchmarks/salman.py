@@ -38,12 +38,11 @@ from lpverify.bounds import AbstractBoundMethod, CrownBound, DualBound
 from lpverify.bounds.lp import LPBound
 from lpverify.bounds.lp_tight import LPTightBound
 from lpverify.certificate import rigorous
-from lpverify.evidence import certificate
+from lpverify.evidence import certificate, claim_of
 from lpverify.network import Network
 from lpverify.problem import Specification
 from lpverify.session import Session
 from lpverify.settings import Settings
-from lpverify.verify import claim_of
 
 FOLDER = "torch/salman"
 TABLE1 = (("LPD_MLP_B_0.1", "0.1"), ("ADV_MLP_B_0.05", "0.05"), ("NOR_MLP_B", "0.02"))

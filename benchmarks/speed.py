@@ -47,14 +47,13 @@ from lpverify.certificate.exact_linear import convert
 from lpverify.certificate.graph import PlainNetwork, parse_network
 from lpverify.certificate.proof import Certificate
 from lpverify.data import load_data
-from lpverify.evidence import certificate
+from lpverify.evidence import certificate, claim_of
 from lpverify.lowering.checkpoint import read_checkpoint
 from lpverify.lowering.module import lower_module
 from lpverify.network import Network
 from lpverify.problem import Specification, ball
 from lpverify.serialize import network_bytes
 from lpverify.settings import DTYPES, Settings
-from lpverify.verify import claim_of
 
 SHAPE = (1, 28, 28)
 BATCH_SIZES = (1, 2, 5, 10, 25, 50, 100)

@@ -24,14 +24,13 @@ from lpverify.certificate.exact_linear import convert
 from lpverify.certificate.graph import parse_network
 from lpverify.certificate.proof import Certificate
 from lpverify.encode import encode
-from lpverify.evidence import certificate
+from lpverify.evidence import certificate, claim_of
 from lpverify.lowering import load_model
 from lpverify.network import Network
 from lpverify.problem import Region, Specification, ball
 from lpverify.serialize import network_bytes
 from lpverify.settings import Settings
 from lpverify.training.projection import estimated_layers
-from lpverify.verify import claim_of
 
 pytestmark = pytest.mark.benchmark(timer=time.process_time, min_rounds=5, max_time=0.5)
 BATCH, EPS = 20, "0.05"

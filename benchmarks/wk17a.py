@@ -38,13 +38,13 @@ from lpverify.certificate import exact, rigorous
 from lpverify.certificate.exact_linear import convert
 from lpverify.certificate.graph import parse_network
 from lpverify.certificate.proof import decode
-from lpverify.evidence import certificate
+from lpverify.evidence import certificate, claim_of
 from lpverify.network import Network
 from lpverify.problem import Specification
 from lpverify.serialize import network_bytes
 from lpverify.session import Session
 from lpverify.settings import Settings
-from lpverify.verify import claim_of, verify_stream
+from lpverify.verify import verify_stream
 
 PASSES = ("tighten", "lp-tight", "milp", "auto")
 RAW = (

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from lpverify.cascade_audit import ANSWERS, POINTS, STAGES, is_cascade
 from lpverify.errors import UsageError
+from lpverify.evidence import claim_of
 from lpverify.run_folder import RESULTS, SUMMARY, RunFolder, disk, network_file, write_atomic
-from lpverify.verify import claim_of
 
 if TYPE_CHECKING:
     from lpverify.cascade import CascadeResult

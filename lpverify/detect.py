@@ -13,7 +13,7 @@ flagged; their share among those that are classified rightly is the rate of fals
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +62,8 @@ def detect_stream(
         finished: those that have a result already; see ``verify.verify_stream``.
 
     Returns:
-        Results in order. ``label`` is the predicted class; a falsified one has another class nearby.
+        Results, in the order of ``verify_stream``. ``label`` is the predicted class; a falsified one has another class
+        nearby.
 
     Raises:
         ShapeError, DataError, UsageError: as ``verify_stream``.
@@ -80,12 +81,12 @@ class Detection:
     """Counts over detection results, with what their labels tell where there are any.
 
     Attributes:
-        labels: (N,) the true classes, in the results' order, or None.
+        labels: the true class by the example's index, or None.
         examples, flagged: all results, and the flagged ones.
         right, right_flagged: those whose predicted class is the label, and the flagged ones among them.
     """
 
-    labels: NDArray[np.int64] | None = None
+    labels: Mapping[int, int] | None = None
     examples: int = 0
     flagged: int = 0
     right: int = 0
@@ -93,7 +94,7 @@ class Detection:
 
     def add(self, result: Result) -> dict[str, Any]:
         """Count one result; returns what its line in ``results.jsonl`` says besides."""
-        flagged, true = is_flagged(result), None if self.labels is None else int(self.labels[self.examples])
+        flagged, true = is_flagged(result), None if self.labels is None else self.labels[result.index]
         self.examples += 1
         self.flagged += flagged
         if true is not None:

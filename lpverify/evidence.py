@@ -15,6 +15,7 @@ from lpverify.certificate.container import RawArray
 from lpverify.certificate.proof import UNIT_SLOPE, Certificate, Duals, Leaf, Lemma, Slopes
 from lpverify.network import as_numpy
 from lpverify.serialize import raw_array
+from lpverify.settings import Settings
 
 NO_ROWS = RawArray("<i4", (0,), b"")
 # Multipliers outside these magnitudes are stored in float64.
@@ -26,6 +27,11 @@ def ball_claim(
 ) -> Claim:
     """The claim on the ball of decimal radius eps about x (n_0,), which is stored in the dtype it has."""
     return Claim(BallRegion(raw_array(np.ravel(x)), eps, norm, clip), rows)
+
+
+def claim_of(settings: Settings, x: NDArray[Any], label: int, classes: int) -> Claim:
+    """The exact label claim about one input x, as it stands in certificates and witnesses."""
+    return ball_claim(x, settings.eps, settings.norm, settings.clip, LabelRows(label, classes))
 
 
 def box_claim(lower: NDArray[Any], upper: NDArray[Any], rows: LabelRows | LinearRows) -> Claim:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from lpverify.attack import attack
 from lpverify.network import Network, as_numpy
 from lpverify.problem import Specification
 from lpverify.result import MISCLASSIFIED, Counterexample, Result, Verdict
-from lpverify.session import Session
+from lpverify.session import EXAMPLE_SECONDS, Session, batch_size
 from lpverify.settings import Settings
+from lpverify.sweep import Answer, Task, sweep
 from lpverify.witness import witness_at
 
 Array = NDArray[Any]
@@ -30,7 +32,7 @@ def attack_stream(
     finished: Collection[int] = (),
     **search: Any,
 ) -> Iterator[Result]:
-    """Attack label claims batch by batch; results in order, falsified with a witness or unknown.
+    """Attack label claims batch by batch, falsified with a witness or unknown; in order, unless spread over processes.
 
     Args:
         network: the lowered network.
@@ -40,18 +42,54 @@ def attack_stream(
         finished: those that have a result already; they take part in their batch, and nothing is yielded of them.
         search: method, loss, steps, restarts of ``lpverify.attack.attack``.
     """
-    session = Session(network, settings)
-    flat = x.reshape(len(x), -1)
-    for start in range(0, len(flat), session.batch_size):
-        part = slice(start, start + session.batch_size)
-        if not finished_all(indices[part], finished):
-            results = _attack_batch(session, flat[part], y[part], indices[part], search)
-            yield from (result for result in results if result.index not in finished)
+    flat, size = x.reshape(len(x), -1), batch_size(network, settings)
+    parts = [slice(start, start + size) for start in range(0, len(flat), size)]
+    tasks = (
+        AttackBatch(flat[part], y[part], indices[part], frozenset(set(indices[part]) & set(finished)), search)
+        for part in parts
+        if not set(indices[part]) <= set(finished)
+    )
+    return sweep(network, settings, tasks)
 
 
-def finished_all(indices: Sequence[int], finished: Collection[int]) -> bool:
-    """Whether nothing is left to do in a batch."""
-    return all(index in finished for index in indices)
+@dataclass(frozen=True, eq=False)
+class AttackBatch(Task[Result]):
+    """The attack on one batch x (B, n_0) with labels y (B,)."""
+
+    x: Array
+    y: Array
+    indices: Sequence[int]
+    finished: frozenset[int]
+    search: dict[str, Any]
+
+    def run(self, session: Session) -> Iterator[Result]:
+        results = _attack_batch(session, self.x, self.y, self.indices, self.search)
+        return (result for result in results if result.index not in self.finished)
+
+    def __call__(self, session: Session) -> Answer[Result]:
+        return Answer(list(self.run(session)))
+
+    def seconds(self, settings: Settings) -> float:
+        return len(self.x) * EXAMPLE_SECONDS
+
+    def parts(self) -> Sequence[AttackBatch]:
+        if len(self.x) == 1:
+            return []
+        return [
+            AttackBatch(self.x[i : i + 1], self.y[i : i + 1], [index], frozenset(), self.search)
+            for i, index in enumerate(self.indices)
+            if index not in self.finished
+        ]
+
+    def given_up(self, settings: Settings, reason: str) -> Sequence[Result]:
+        return [
+            Result(
+                index=index, verdict=Verdict.UNKNOWN, reason=reason, method=self.search["method"],
+                semantics=settings.semantics, margins=np.zeros(0), seconds=0.0, label=int(y),
+            )
+            for index, y in zip(self.indices, self.y, strict=True)
+            if index not in self.finished
+        ]  # fmt: skip
 
 
 def _attack_batch(

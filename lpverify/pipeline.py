@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from lpverify.progress import Batch, Progress, accept, certify, decide, falsify,
 from lpverify.result import UNCERTIFIED, Result, Verdict
 from lpverify.search.solve import solve
 from lpverify.session import Session
+from lpverify.settings import Settings
 from lpverify.witness import rounding_error
 from lpverify.workers import Failure
 
@@ -38,6 +39,23 @@ TIMEOUT = "timeout"
 
 # What a batch's open examples go through together; they share its time evenly.
 Stage = Callable[[Session, Batch, Progress], None]
+
+
+@dataclass(frozen=True, eq=False)
+class OpenExample:
+    """An example that the stages of its batch left open, by itself: a batch of one and what is known of it.
+
+    It can be pickled, and finished wherever a session of the same network and settings is.
+    """
+
+    batch: Batch
+    progress: Progress
+
+    def given_up(self, settings: Settings, reason: str) -> Result:
+        """The result where nothing more could be done."""
+        method = self.progress.methods.get(0, settings.method)
+        decide(settings, self.batch, self.progress, 0, Verdict.UNKNOWN, reason, method)
+        return _result(self.progress, 0)
 
 
 def run_batch(
@@ -54,6 +72,24 @@ def run_batch(
     The examples whose index is in ``finished`` take part in the stages that the batch shares, for the last bits of
     floating-point results depend on a batch's size; nothing else is done for them, and nothing is yielded.
     """
+    for found in share_batch(session, indices, x, claims, spec, labels, finished):
+        yield finish(session, found) if isinstance(found, OpenExample) else found
+
+
+def share_batch(
+    session: Session,
+    indices: Sequence[int],
+    x: Array,
+    claims: Sequence[Claim],
+    spec: Specification,
+    labels: Sequence[int | None],
+    finished: Collection[int] = (),
+) -> list[Result | OpenExample]:
+    """The stages that a batch shares: a result for each decided example, the others as they are left, in order.
+
+    Args:
+        finished: as in ``run_batch``.
+    """
     settings = session.settings
     region = settings.region(torch.as_tensor(x).double())
     batch = Batch(indices, x, claims, spec, region, labels)
@@ -65,33 +101,47 @@ def run_batch(
     progress = Progress(
         nothing, margins=nothing.copy(), claimed=nothing.copy(), seconds=np.zeros(len(x)), deadline=limit
     )
-    is_late = False
     for stage in stages:
         waiting = progress.open(batch)
         if not set(waiting) & set(wanted):
             break
         start = time.perf_counter()
-        is_late = limit is not None and start > limit
-        if is_late:
+        if limit is not None and start > limit:
             for i in waiting:
-                progress.reasons.setdefault(i, f"{TIMEOUT} ({settings.timeout:g} s an example)")
+                late = progress.reasons.get(i, f"{TIMEOUT} ({settings.timeout:g} s an example)")
+                decide(settings, batch, progress, i, Verdict.UNKNOWN, late, progress.methods.get(i, settings.method))
             break
         stage(session, batch, progress)
         progress.seconds[waiting] += (time.perf_counter() - start) / len(waiting)
-    alone = _alone(session, batch, progress, [i for i in wanted if i not in progress.decided])
-    for i in wanted:
-        if i not in progress.decided and not is_late:
-            start = time.perf_counter()
-            alone(i)
-            progress.seconds[i] += time.perf_counter() - start
-        if i not in progress.decided:
-            reason = progress.reasons.get(i, "bounds too loose and no counterexample found")
-            decide(session, batch, progress, i, Verdict.UNKNOWN, reason, progress.methods.get(i, settings.method))
-        yield replace(progress.decided[i], seconds=float(progress.seconds[i]), nodes=progress.nodes.get(i))
+    return [
+        _result(progress, i) if i in progress.decided else OpenExample(batch.select(i), progress.select(i))
+        for i in wanted
+    ]
+
+
+def finish(session: Session, left: OpenExample) -> Result:
+    """What is done for an open example by itself: a search in "auto", a solver for a method that has one."""
+    batch, progress, settings = left.batch, left.progress, session.settings
+    if settings.method == "auto":
+        session.start_solver()
+    start = time.perf_counter()
+    if settings.method == "auto":
+        _search(session, batch, progress, 0)
+    elif METHODS[settings.method].isolated:
+        _solve(session, batch, progress)
+    progress.seconds[0] += time.perf_counter() - start
+    if 0 not in progress.decided:
+        return left.given_up(settings, progress.reasons.get(0, "bounds too loose and no counterexample found"))
+    return _result(progress, 0)
+
+
+def _result(progress: Progress, i: int) -> Result:
+    """The result of a decided example, with the time and the nodes that it took."""
+    return replace(progress.decided[i], seconds=float(progress.seconds[i]), nodes=progress.nodes.get(i))
 
 
 def _stages(session: Session) -> list[Stage]:
-    """The stages that a batch shares, cheap ones first; what is done for each example ``_alone`` comes after them."""
+    """The stages that a batch shares, cheap ones first; what is done for each example (``finish``) comes after them."""
     name, quick, thorough = session.settings.method, _attack_stage(10, 1), _attack_stage(40, 3)
     if name == "auto":
         return [
@@ -108,16 +158,6 @@ def _stages(session: Session) -> list[Stage]:
         session.method(name)
         return [_clean_stage, quick, thorough]
     return [_clean_stage, quick, _bound_stage(session.method(name)), thorough, prove_margins]
-
-
-def _alone(session: Session, batch: Batch, progress: Progress, waiting: list[int]) -> Callable[[int], None]:
-    """What is done for each waiting example by itself, in their order: a search in "auto", else a solver, if any."""
-    name = session.settings.method
-    if name == "auto":
-        return lambda i: _search(session, batch, progress, i)
-    if METHODS[name].isolated:
-        return _solver(session.method(name, stop_at_zero=True), session, batch, progress, waiting)
-    return lambda i: None
 
 
 def _clean_stage(session: Session, batch: Batch, progress: Progress) -> None:
@@ -210,24 +250,17 @@ def _search(session: Session, batch: Batch, progress: Progress, i: int) -> None:
         falsify(session, batch, progress, i, found.counterexample.x, found.method)
 
 
-def _solver(
-    method: AbstractBoundMethod, session: Session, batch: Batch, progress: Progress, waiting: list[int]
-) -> Callable[[int], None]:
-    """A solver-backed method, one example at a time in a process of its own; several at once with several workers."""
-    index, timeout = torch.as_tensor(waiting), session.settings.timeout
-    left = None if timeout is None or not waiting else max(0.0, timeout - float(progress.seconds[waiting].max()))
-    results = session.solve(method, batch.region.select(index), batch.spec.select(index), left) if waiting else iter(())
-
-    def solve_next(i: int) -> None:
-        result = next(results)
-        if isinstance(result, Failure):
-            progress.methods[i], progress.reasons[i] = method.name, f"{method.name}: {result.reason}"
-            return
-        certify(session, batch, progress, [i], result, [list(range(result.margins.shape[1]))], method.name)
-        _try_solution(session, batch, progress, i, result)
-        prove_margins(session, batch, progress, [i])
-
-    return solve_next
+def _solve(session: Session, batch: Batch, progress: Progress) -> None:
+    """A solver-backed method on a batch of one, in a process of its own."""
+    method, timeout = session.method(session.settings.method, stop_at_zero=True), session.settings.timeout
+    left = None if timeout is None else max(0.0, timeout - float(progress.seconds[0]))
+    (result,) = session.solve(method, batch.region, batch.spec, left)
+    if isinstance(result, Failure):
+        progress.methods[0], progress.reasons[0] = method.name, f"{method.name}: {result.reason}"
+        return
+    certify(session, batch, progress, [0], result, [list(range(result.margins.shape[1]))], method.name)
+    _try_solution(session, batch, progress, 0, result)
+    prove_margins(session, batch, progress, [0])
 
 
 def _try_solution(session: Session, batch: Batch, progress: Progress, i: int, result: BoundResult) -> None:

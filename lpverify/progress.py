@@ -26,6 +26,7 @@ from lpverify.network import as_numpy
 from lpverify.problem import Region, Specification
 from lpverify.result import MISCLASSIFIED, UNCERTIFIED, Counterexample, Result, Verdict
 from lpverify.session import Session
+from lpverify.settings import Settings
 from lpverify.witness import witness_at
 
 Array = NDArray[Any]
@@ -41,6 +42,13 @@ class Batch:
     spec: Specification
     region: Region
     labels: Sequence[int | None]
+
+    def select(self, i: int) -> Batch:
+        """The batch of one that example i is by itself."""
+        return Batch(
+            [self.indices[i]], self.x[i : i + 1], [self.claims[i]], self.spec.select([i]), self.region.select([i]),
+            [self.labels[i]],
+        )  # fmt: skip
 
 
 @dataclass(eq=False)
@@ -77,6 +85,16 @@ class Progress:
         """The examples that are not decided yet."""
         return [i for i in range(len(batch.claims)) if i not in self.decided]
 
+    def select(self, i: int) -> Progress:
+        """What is known of example i by itself; not what serves the stages of a batch: its root and its deadline."""
+        known: dict[str, Any] = {name: getattr(self, name)[i : i + 1].copy() for name in ARRAYS}
+        known |= {name: {0: found[i]} for name in SAID if i in (found := getattr(self, name))}
+        return Progress(**known, predicted=self.predicted[i : i + 1])
+
+
+ARRAYS = ("best", "clean", "seconds", "margins", "claimed")
+SAID = ("reasons", "methods", "nodes")
+
 
 def falsify(session: Session, batch: Batch, progress: Progress, i: int, point: Array, method: str) -> None:
     """Turn a proposed point into a witness, if exact evaluation and (where asked) float32 agree."""
@@ -91,7 +109,7 @@ def falsify(session: Session, batch: Batch, progress: Progress, i: int, point: A
             progress.reasons[i] = f"a point fails over the reals, but {note}"
             return
         reason = f"{reason}; {note}" if reason else note
-    decide(session, batch, progress, i, Verdict.FALSIFIED, reason, method, counterexample=witness)
+    decide(settings, batch, progress, i, Verdict.FALSIFIED, reason, method, counterexample=witness)
 
 
 def certify(
@@ -155,7 +173,7 @@ def accept(
     """Note that the checker accepted a proof, unless what it proved contradicts the clean input."""
     _agree_with_points(batch, progress, i, margins)
     progress.margins[i] = margins
-    decide(session, batch, progress, i, Verdict.VERIFIED, "", progress.methods[i], proof=proof, leaves=leaves)
+    decide(session.settings, batch, progress, i, Verdict.VERIFIED, "", progress.methods[i], proof=proof, leaves=leaves)
 
 
 def _agree_with_points(batch: Batch, progress: Progress, i: int, lower: NDArray[np.float64]) -> None:
@@ -172,7 +190,7 @@ def _agree_with_points(batch: Batch, progress: Progress, i: int, lower: NDArray[
 
 
 def decide(
-    session: Session,
+    settings: Settings,
     batch: Batch,
     progress: Progress,
     i: int,
@@ -183,12 +201,13 @@ def decide(
     proof: bytes | None = None,
     leaves: int | None = None,
 ) -> None:
+    """Note an example's result; its time and nodes are added when it is handed on."""
     progress.decided[i] = Result(
         index=batch.indices[i],
         verdict=verdict,
         reason=reason,
         method=method,
-        semantics=session.settings.semantics,
+        semantics=settings.semantics,
         margins=progress.margins[i].copy(),
         claimed=progress.claimed[i].copy(),
         seconds=0.0,

@@ -25,15 +25,16 @@ from lpverify.bounds import METHODS, BoundResult
 from lpverify.certificate import rigorous
 from lpverify.distortion import Distortion, LeastDistortion
 from lpverify.errors import SoundnessError
-from lpverify.evidence import certificate
+from lpverify.evidence import certificate, claim_of
 from lpverify.network import Network, as_numpy
 from lpverify.problem import Specification, ball
 from lpverify.radius_attack import ATTACK, THOROUGH_ATTACK, Example, close_in, push, take, witness_file
 from lpverify.radius_search import TOLERANCE, FoundRadius, SearchRadius, decimal_below
 from lpverify.result import UNCERTIFIED
-from lpverify.session import EXAMPLE_SECONDS, Session, Solve
+from lpverify.session import EXAMPLE_SECONDS, GRACE_SECONDS, Session, Solve, batch_size
 from lpverify.settings import Settings
-from lpverify.verify import checked_inputs, checked_labels, claim_of
+from lpverify.sweep import Answer, Task, sweep
+from lpverify.verify import checked_inputs, checked_labels
 from lpverify.workers import Failure
 
 NEWTON_STEPS = 12
@@ -87,20 +88,59 @@ def radii(
         indices: what to call each example; 0..N-1 by default.
         finished: those that have a result already; see ``verify.verify_stream``.
 
+    Returns:
+        The radii: in order from this process alone, else as they come.
+
     Raises:
         SoundnessError: for a counterexample inside a certified radius.
     """
     flat, labels = checked_inputs(network, x), checked_labels(network, x, y)
     names = list(range(len(flat)) if indices is None else indices)
     settings = replace(settings, method="crown" if settings.method == "auto" else settings.method)
-    with Session(network, settings) as session:
-        if certifier := _certifier(session):
-            # What it cannot do is refused before the run begins.
-            session.method(certifier)
-        for start in range(0, len(flat), session.batch_size):
-            part = slice(start, start + session.batch_size)
-            if not all(name in finished for name in names[part]):
-                yield from _batch(session, names[part], flat[part], labels[part], finished)
+    size, certifier = batch_size(network, settings), _certifier(settings)
+    parts = [slice(start, start + size) for start in range(0, len(flat), size)]
+    tasks = (
+        RadiusBatch(names[part], flat[part], labels[part], frozenset(set(names[part]) & set(finished)))
+        for part in parts
+        if not set(names[part]) <= set(finished)
+    )
+    return sweep(network, settings, tasks, certifier)
+
+
+@dataclass(frozen=True, eq=False)
+class RadiusBatch(Task[RadiusResult]):
+    """The radii of one batch x (B, n_0) with labels y (B,)."""
+
+    names: list[int]
+    x: NDArray[Any]
+    y: NDArray[np.int64]
+    finished: frozenset[int] = frozenset()
+
+    def run(self, session: Session) -> Iterator[RadiusResult]:
+        return _batch(session, self.names, self.x, self.y, self.finished)
+
+    def __call__(self, session: Session) -> Answer[RadiusResult]:
+        return Answer(list(self.run(session)))
+
+    def seconds(self, settings: Settings) -> float:
+        # Each example is searched below, and then exactly.
+        return len(self.x) * 2 * _seconds(settings) + GRACE_SECONDS
+
+    def parts(self) -> Sequence[RadiusBatch]:
+        if len(self.x) == 1:
+            return []
+        return [
+            RadiusBatch([name], self.x[i : i + 1], self.y[i : i + 1])
+            for i, name in enumerate(self.names)
+            if name not in self.finished
+        ]
+
+    def given_up(self, settings: Settings, reason: str) -> Sequence[RadiusResult]:
+        return [
+            RadiusResult(name, 0.0, math.inf, 0.0, None, method=settings.method, reason=reason)
+            for name in self.names
+            if name not in self.finished
+        ]
 
 
 def _batch(
@@ -115,7 +155,7 @@ def _batch(
     examples = [
         Example(names[i], x[i], int(y[i]), spec.select([i]), bool(right[i])) for i in range(len(x))
     ]
-    name, certifier = session.settings.method, _certifier(session)
+    name, certifier = session.settings.method, _certifier(session.settings)
     quick = "crown" if METHODS[name].isolated else name
     for example, eps in zip(examples, _newton(session, quick, points, spec, right).tolist(), strict=True):
         _prove(session, example, quick, eps)
@@ -210,13 +250,13 @@ def _accept(session: Session, example: Example, name: str, eps: str, bound: Boun
     return True
 
 
-def _certifier(session: Session) -> str:
+def _certifier(settings: Settings) -> str:
     """The solver-backed method that raises CROWN's radii; empty for none.
 
     A MILP proves nothing, so ``milp`` is certified by the LPs that it begins with; in l2 by CROWN alone, since solvers
     of MILPs know no cone.
     """
-    name, norm = session.settings.method, session.settings.norm
+    name, norm = settings.method, settings.norm
     if name == "milp":
         return "lp-tight" if norm != "2" else ""
     return name if METHODS[name].isolated else ""
@@ -225,7 +265,7 @@ def _certifier(session: Session) -> str:
 def _search(session: Session, examples: list[Example], name: str) -> None:
     """Raise certified radii by a solver-backed method, in processes of its own; CROWN's stay where it fails."""
     settings = session.settings
-    limit, seconds = float(settings.eps), _seconds(session)
+    limit, seconds = float(settings.eps), _seconds(session.settings)
     if settings.method == "milp":
         seconds /= 2
     method = session.method(name)
@@ -258,7 +298,7 @@ def _accepted_near(session: Session, example: Example, name: str, found: FoundRa
         if not float(eps) > example.certified:
             break
         region = replace(session.settings, eps=eps).region(example.point)
-        began, left = time.perf_counter(), max(1.0, _seconds(session) - example.seconds)
+        began, left = time.perf_counter(), max(1.0, _seconds(session.settings) - example.seconds)
         (again,) = session.run([Solve(session.method(name, seconds=left), region, example.spec)], left)
         example.seconds += time.perf_counter() - began
         if isinstance(again, Failure):
@@ -273,7 +313,7 @@ def _exact(session: Session, examples: list[Example]) -> list[tuple[float, float
     Its points become counterexamples of the examples where exact evaluation agrees.
     """
     settings = session.settings
-    limit, seconds = float(settings.eps), _seconds(session)
+    limit, seconds = float(settings.eps), _seconds(session.settings)
     backend = BACKENDS[settings.backend](solver=settings.solver, seed=settings.seed)
     time_limit = math.inf if settings.time_limit is None else settings.time_limit
     claims = [(math.nan, math.nan)] * len(examples)
@@ -318,6 +358,6 @@ def _agree(example: Example) -> None:
         )
 
 
-def _seconds(session: Session) -> float:
+def _seconds(settings: Settings) -> float:
     """The time that an example may take."""
-    return EXAMPLE_SECONDS if session.settings.timeout is None else session.settings.timeout
+    return EXAMPLE_SECONDS if settings.timeout is None else settings.timeout

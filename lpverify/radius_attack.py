@@ -16,13 +16,13 @@ from torch import Tensor
 
 from lpverify.attack import attack
 from lpverify.distortion import distance_of
+from lpverify.evidence import claim_of
 from lpverify.network import as_numpy
 from lpverify.problem import Specification, ball
 from lpverify.radius_search import decimal_above
 from lpverify.result import Counterexample
 from lpverify.run_folder import witness_of
 from lpverify.session import Session
-from lpverify.verify import claim_of
 from lpverify.witness import witness_at
 
 # How often the attack halves its bracket, and from how many starts: at first, and before a solver is asked, for a

@@ -26,6 +26,8 @@ from lpverify.workers import Failure, Pool
 # Without a timeout, an example may keep a solver so long; and a worker is ended so much later than it should be.
 EXAMPLE_SECONDS = 600.0
 GRACE_SECONDS = 30.0
+# Examples at once, where each needs a solver.
+SOLVED_AT_ONCE = 4
 # The share of the machine's memory that all workers may hold together.
 MEMORY_SHARE = 0.75
 
@@ -49,7 +51,7 @@ def batch_size(network: Network, settings: Settings) -> int:
     """Examples at once: enough to share products, few enough that results come soon and tables stay small."""
     shared = max(1, min(50, 2**19 // sum(network.sizes)))
     if settings.method in METHODS and METHODS[settings.method].isolated:
-        shared = min(shared, 4 * max(1, settings.workers))
+        shared = min(shared, SOLVED_AT_ONCE)
     return settings.batch_size or shared
 
 
@@ -72,8 +74,9 @@ class Session:
                 "semantics: float32 needs a network whose lowered parameters are float32 numbers; "
                 f"here some were folded or stored wider ({'; '.join(network.notes) or 'float64 weights'})"
             )
-        self._pool: Pool[Any, Any] = Pool(_Worker(exact), settings.workers, _memory(settings.workers))
+        self._pool: Pool[Any, Any] = Pool(_Worker(exact), settings.workers, memory_share(settings.workers))
         self._required: set[str] = set()
+        self._started = False
 
     def __enter__(self) -> Session:
         return self
@@ -134,6 +137,13 @@ class Session:
         tasks = (Solve(method, region.select([i]), spec.select([i])) for i in range(len(spec.d)))
         return self.run(tasks, getattr(method, "seconds", EXAMPLE_SECONDS))
 
+    def start_solver(self) -> None:
+        """Have a solver's process ready, so that its start takes no time of an example that may need it."""
+        if self.settings.workers and not self._started:
+            self._started = True
+            for _ in self.run([_Nothing()], EXAMPLE_SECONDS):
+                pass
+
     def run(self, tasks: Iterable[Callable[[Network], Value]], seconds: float) -> Iterator[Value | Failure]:
         """Call each task on the float64 network in the solvers' processes; outcomes in the order of the tasks.
 
@@ -142,6 +152,14 @@ class Session:
             seconds: what a task should take; one that takes longer by GRACE_SECONDS is ended.
         """
         return self._pool.map(tasks, limit=seconds + GRACE_SECONDS)
+
+
+@dataclass(frozen=True, eq=False)
+class _Nothing:
+    """A task that is done once its worker is ready."""
+
+    def __call__(self, network: Network) -> None:
+        return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +190,7 @@ class _Worker:
         return task(self.network)
 
 
-def _memory(workers: int) -> int | None:
+def memory_share(workers: int) -> int | None:
     """Bytes for each worker; None where the system does not tell how much there is."""
     try:
         whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -34,7 +34,9 @@ class Settings:
         seed: of the attack's random starts and of solvers.
         backend, solver: the solver interface, one of BACKENDS, and which of its solvers ("" for its first choice).
         time_limit: seconds for one LP or MILP; None: no limit but the example's.
-        workers: processes in which solvers run; 0 runs them in this one, unprotected.
+        workers: processes over which examples are spread (``sweep``), each of which runs its solvers in another one;
+            1: this process, and one for solvers; 0: solvers run in this one, too, unprotected.
+        scheduler: the address of a Dask scheduler over whose workers examples are spread instead; "" for none.
         objective: what MILPs are asked for, the "sign" of each margin or its "value".
     """
 
@@ -53,6 +55,7 @@ class Settings:
     time_limit: float | None = None
     workers: int = 1
     objective: str = "sign"
+    scheduler: str = ""
 
     def __post_init__(self) -> None:
         choices = {

@@ -5,7 +5,7 @@ Label claims by default; any linear claim C f(x) + d > 0 through ``verify(..., c
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,24 +13,20 @@ import torch
 from numpy.typing import NDArray
 
 from lpverify.bounds import METHODS, BoundResult
-from lpverify.certificate.claim import Claim, LabelRows, LinearRows
+from lpverify.certificate.claim import LinearRows
 from lpverify.errors import DataError, ShapeError, UsageError
-from lpverify.evidence import ball_claim
+from lpverify.evidence import ball_claim, claim_of
 from lpverify.network import Network, as_numpy
-from lpverify.pipeline import run_batch
 from lpverify.problem import Specification
 from lpverify.result import Result
 from lpverify.serialize import raw_array
-from lpverify.session import Session
+from lpverify.session import Session, batch_size
 from lpverify.settings import Settings
+from lpverify.sweep import sweep
+from lpverify.sweep.verifying import VerifyBatch
 from lpverify.workers import Failure
 
 Array = NDArray[Any]
-
-
-def claim_of(settings: Settings, x: Array, label: int, classes: int) -> Claim:
-    """The exact label claim about one input x, as it stands in certificates and witnesses."""
-    return ball_claim(x, settings.eps, settings.norm, settings.clip, LabelRows(label, classes))
 
 
 def verify_stream(
@@ -41,7 +37,7 @@ def verify_stream(
     indices: Sequence[int] | None = None,
     finished: Collection[int] = (),
 ) -> Iterator[Result]:
-    """Verify label claims batch by batch; results come in the order of the examples.
+    """Verify label claims batch by batch, on as many processes as ``settings.workers`` says, or on a cluster.
 
     Args:
         network: the lowered network.
@@ -51,28 +47,50 @@ def verify_stream(
         finished: those that have a result already, from an earlier process. Nothing is yielded of them, but the others'
             results are what they would have been: batches are cut by place, whatever is finished in them.
 
+    Returns:
+        The results: in the order of the examples from this process alone, else as they come.
+
     Raises:
         ShapeError, DataError: for inputs that do not fit the network, are not finite, or labels out of range.
         UsageError: for float32 semantics of a network without float32 parameters.
+        ResourceError: where processes or the cluster cannot be had, or are lost.
     """
     flat, labels = checked_inputs(network, x), checked_labels(network, x, y)
     names = range(len(flat)) if indices is None else indices
-    with Session(network, settings) as session:
-        yield from verify_in(session, flat, labels, names, finished)
+    tasks = _batches(network, settings, flat, labels, names, finished)
+    return sweep(network, settings, tasks, required(settings))
 
 
 def verify_in(
     session: Session, x: Array, y: NDArray[np.int64], indices: Sequence[int], finished: Collection[int] = ()
 ) -> Iterator[Result]:
-    """As ``verify_stream``, in a session that is open: x (N, n_0) and y (N,) as the checks there leave them."""
-    classes = session.exact.output_size
-    for start in range(0, len(x), session.batch_size):
-        part = slice(start, start + session.batch_size)
-        if all(index in finished for index in indices[part]):
-            continue
-        claims = [claim_of(session.settings, row, int(c), classes) for row, c in zip(x[part], y[part], strict=True)]
-        spec = Specification.label(torch.as_tensor(y[part]), classes)
-        yield from run_batch(session, list(indices[part]), x[part], claims, spec, [int(c) for c in y[part]], finished)
+    """As ``verify_stream``, in order and in an open session; x (N, n_0) and y (N,) as the checks there leave them."""
+    for batch in _batches(session.exact, session.settings, x, y, indices, finished):
+        yield from batch.run(session)
+
+
+def _batches(
+    network: Network,
+    settings: Settings,
+    x: Array,
+    y: NDArray[np.int64],
+    indices: Sequence[int],
+    finished: Collection[int],
+) -> Iterator[VerifyBatch]:
+    """The batches of label claims in which something is left to do."""
+    size, classes = batch_size(network, settings), network.output_size
+    for start in range(0, len(x), size):
+        part = slice(start, start + size)
+        done = frozenset(index for index in indices[part] if index in finished)
+        if len(done) < len(indices[part]):
+            claims = [claim_of(settings, row, int(c), classes) for row, c in zip(x[part], y[part], strict=True)]
+            spec = Specification.label(torch.as_tensor(y[part]), classes)
+            yield VerifyBatch(list(indices[part]), x[part], claims, spec, [int(c) for c in y[part]], done)
+
+
+def required(settings: Settings) -> str:
+    """The method that a sweep's workers must be able to run, where it may be refused."""
+    return settings.method if settings.method in METHODS and METHODS[settings.method].isolated else ""
 
 
 def verify(
@@ -102,23 +120,31 @@ def verify(
     if claim is None:
         if y is None:
             raise UsageError("verify: give labels y or a claim (C, d)")
-        return list(verify_stream(network, inputs, _array(y), settings))
+        return _in_order(verify_stream(network, inputs, _array(y), settings))
     flat = checked_inputs(network, inputs)
     C, d = np.asarray(_array(claim[0]), np.float64), np.asarray(_array(claim[1]), np.float64)
     if C.ndim != 2 or C.shape[1] != network.output_size or d.shape != C.shape[:1]:
         raise ShapeError(f"claim: C {C.shape} and d {d.shape}, expected (m, {network.output_size}) and (m,)")
     if not (np.isfinite(C).all() and np.isfinite(d).all()):
         raise DataError("claim: C or d has an entry that is NaN or infinite; give finite numbers")
-    rows = LinearRows(raw_array(C), raw_array(d))
-    results: list[Result] = []
-    with Session(network, settings) as session:
-        for start in range(0, len(flat), session.batch_size):
-            part = flat[start : start + session.batch_size]
-            claims = [ball_claim(row, settings.eps, settings.norm, settings.clip, rows) for row in part]
-            spec = Specification(torch.as_tensor(C).expand(len(part), -1, -1), torch.as_tensor(d).expand(len(part), -1))
-            names = list(range(start, start + len(part)))
-            results.extend(run_batch(session, names, part, claims, spec, [None] * len(part)))
-    return results
+    tasks = _linear_batches(network, settings, flat, LinearRows(raw_array(C), raw_array(d)), (C, d))
+    return _in_order(sweep(network, settings, tasks, required(settings)))
+
+
+def _linear_batches(
+    network: Network, settings: Settings, x: Array, rows: LinearRows, claim: tuple[Array, Array]
+) -> Iterator[VerifyBatch]:
+    """The batches of one linear claim about every input."""
+    size, (C, d) = batch_size(network, settings), (torch.as_tensor(side) for side in claim)
+    for start in range(0, len(x), size):
+        part = x[start : start + size]
+        claims = [ball_claim(row, settings.eps, settings.norm, settings.clip, rows) for row in part]
+        spec = Specification(C.expand(len(part), -1, -1), d.expand(len(part), -1))
+        yield VerifyBatch(range(start, start + len(part)), part, claims, spec, [None] * len(part))
+
+
+def _in_order(results: Iterable[Result]) -> list[Result]:
+    return sorted(results, key=lambda result: result.index)
 
 
 def bounds(model: Any, x: Any, y: Any, eps: str | float, method: str = "crown", **options: Any) -> BoundResult:

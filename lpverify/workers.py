@@ -60,7 +60,13 @@ class Failure:
 class Pool(Generic[Task, Value]):
     """Workers that start with the first tasks and stay until the pool is closed; used as a context manager."""
 
-    def __init__(self, setup: Callable[[], Callable[[Task], Value]], workers: int, memory: int | None = None) -> None:
+    def __init__(
+        self,
+        setup: Callable[[], Callable[[Task], Value]],
+        workers: int,
+        memory: int | None = None,
+        what: str = "solver",
+    ) -> None:
         """Nothing is started yet.
 
         Args:
@@ -68,6 +74,7 @@ class Pool(Generic[Task, Value]):
             workers: how many processes; 0 answers in this process, where neither limit nor memory is enforced.
             memory: bytes of data that a worker may hold, its modules included (torch and cvxpy: 270 MB); enforced
                 where the system limits private memory (Linux does). None: no limit.
+            what: what runs in them, for the reasons of failures.
 
         Raises:
             UsageError: for workers < 0, memory < 1, or workers > 0 on a system without POSIX processes.
@@ -78,7 +85,7 @@ class Pool(Generic[Task, Value]):
             raise UsageError(f"workers: {workers!r} processes need Linux or macOS; pass 0")
         if memory is not None and memory < 1:
             raise UsageError(f"memory: {memory!r} must be >= 1 byte")
-        self._setup, self._size = setup, workers
+        self._setup, self._size, self._what = setup, workers, what
         self._full = "out of memory" if memory is None or not workers else f"out of memory (limit {_gib(memory)})"
         self._memory = memory
         self._workers: list[_Worker] = []
@@ -152,6 +159,10 @@ class Pool(Generic[Task, Value]):
                     task, limit = item
                     self._free().take(count, pickle.dumps(task), limit)
                     count += 1
+                if outcomes:
+                    # Only now, so that no worker is idle while the caller works on an outcome.
+                    yield outcomes.popleft()
+                    continue
                 busy = self._busy()
                 if not busy:
                     return
@@ -162,9 +173,7 @@ class Pool(Generic[Task, Value]):
                     if worker.pipe in heard:
                         self._listen(worker, outcomes)
                     elif time.monotonic() >= worker.deadline:
-                        self._lose(worker, worker.overrun, outcomes)
-                while outcomes:
-                    yield outcomes.popleft()
+                        self._lose(worker, worker.overrun(self._what), outcomes)
         finally:
             for worker in self._busy():
                 self._end(worker)
@@ -213,7 +222,7 @@ class Pool(Generic[Task, Value]):
             self._lose(worker, self._full, outcomes)
         else:
             worker.end()
-            self._lose(worker, f"solver crashed ({worker.fate})", outcomes)
+            self._lose(worker, f"{self._what} crashed ({worker.fate})", outcomes)
 
     def _lose(self, worker: _Worker, reason: str, outcomes: deque[tuple[int, Value | Failure]]) -> None:
         """End a worker and give its task up, or the run if not one worker has ever been ready."""
@@ -287,11 +296,10 @@ class _Worker:
         except (EOFError, OSError, pickle.UnpicklingError):
             return None
 
-    @property
-    def overrun(self) -> str:
-        """Why it is ended at its deadline."""
+    def overrun(self, what: str) -> str:
+        """Why it is ended at its deadline, and what it runs."""
         if self.ready:
-            return f"solver exceeded its limit of {self._limit:g} s and was ended"
+            return f"{what} exceeded its limit of {self._limit:g} s and was ended"
         return f"it was not ready after {START_SECONDS:g} s"
 
     @property

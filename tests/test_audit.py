@@ -18,11 +18,12 @@ from lpverify.certificate.container import RawArray
 from lpverify.certificate.proof import decode, decode_witness
 from lpverify.data import load_data
 from lpverify.errors import CertificateError, UsageError
+from lpverify.evidence import claim_of
 from lpverify.lowering import load_model
 from lpverify.run_folder import RADII, RESULTS, SUMMARY, RunFolder, network_file
 from lpverify.settings import Settings
 from lpverify.summary import Tally, summary
-from lpverify.verify import claim_of, verify_stream
+from lpverify.verify import verify_stream
 
 MODEL = Path(__file__).resolve().parent.parent / "lpverify/assets/digits-demo.safetensors"
 SETTINGS = Settings("0.11", clip=("0", "1"))

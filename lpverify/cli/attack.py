@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lpverify.cli.options import DATA, ENGINE, MODEL, OUT, REGION
+from lpverify.cli.options import DATA, ENGINE, MODEL, OUT, REGION, SCHEDULER, WORKERS
 
 if TYPE_CHECKING:
     from lpverify.result import Result
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 @click.option("--loss", type=click.Choice(("margin", "targeted", "cross-entropy")), default="margin", show_default=True)
 @click.option("--steps", type=click.IntRange(min=0), default=40, show_default=True)
 @click.option("--restarts", type=click.IntRange(min=1), default=2, show_default=True)
+@WORKERS
+@SCHEDULER
 @ENGINE
 @OUT
 def attack(

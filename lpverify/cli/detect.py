@@ -16,6 +16,7 @@ from lpverify.cli.options import (
     OBJECTIVE,
     PROOF,
     REGION,
+    SCHEDULER,
     SOLVER,
     out_options,
 )
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
               help="What certifies. auto tries cheap bounds first, then searches on what is left.")  # fmt: skip
 @PROOF
 @SOLVER
+@SCHEDULER
 @OBJECTIVE
 @ENGINE
 @click.option("--json", "as_json", is_flag=True, help="End with the summary as one line of JSON.")
@@ -58,7 +60,8 @@ def detect(model: Path, out: Path | None, overwrite: bool, as_json: bool, **give
     with watch("load"):
         settings = make_settings(given)
         job = load_job(model, given, labelled=False)
-        labels = job.examples.y
+        true = job.examples.y
+        labels = None if true is None else dict(zip(job.indices.tolist(), true.tolist(), strict=True))
         job = replace(job, y=predictions(job.network, job.x))
 
     def stream(finished: frozenset[int]) -> Iterator[Result]:

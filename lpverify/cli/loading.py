@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SOURCE = ("data_dir", "split", "scale")
 SETTINGS = (
     "eps", "norm", "clip", "method", "semantics", "timeout", "device", "dtype", "batch_size", "seed",
-    "backend", "solver", "time_limit", "workers", "objective",
+    "backend", "solver", "time_limit", "workers", "scheduler", "objective",
 )  # fmt: skip
 
 
@@ -106,8 +106,9 @@ def describe(model: Path, given: dict[str, Any], settings: Settings) -> dict[str
 def header(job: Job, command: str, sha256: str, settings: Settings, asked: dict[str, Any] | None = None) -> Header:
     """What a run's results depend on, by which one that is gone on with is known.
 
-    The number of solver processes is left out, for every example is solved by itself; so is that of threads, which may
-    change the last bits of what is proved and nothing else. A limit of time is not left out: it decides what is tried.
+    Where examples are decided is left out, for in the same batches they are decided alike; so is the number of threads,
+    which may change the last bits of what is proved and nothing else. A limit of time is not left out: it decides what
+    is tried.
 
     Args:
         asked: options besides the settings.
@@ -122,7 +123,7 @@ def settings_header(command: str, sha256: str, data: str, settings: Settings, as
     """The header of a run about ``data`` (a SHA-256); ``asked`` is added to the settings, or replaces them."""
     from lpverify.store import Header, canonical
 
-    options = {name: value for name, value in asdict(settings).items() if name != "workers"}
+    options = {name: value for name, value in asdict(settings).items() if name not in ("workers", "scheduler")}
     return Header(command, sha256, data, canonical({**options, **asked}))
 
 

@@ -208,15 +208,22 @@ PROOF = Options((
                  "of it, loading included."),
 ))  # fmt: skip
 
+WORKERS = click.option("--workers", type=click.IntRange(min=0), default=1, show_default=True, help="Processes over "
+                       "which examples are spread. Each runs its solvers in another one, so that one that crashes or "
+                       "hangs costs one answer; 0 runs them unprotected.")  # fmt: skip
+
 SOLVER = Options((
     click.option("--backend", type=click.Choice(BACKEND_NAMES), default="highs", show_default=True,
                  help="The solver interface of lp, lp-tight and milp."),
     click.option("--solver", default="", metavar="NAME", help="Which of the interface's solvers; its first choice by "
                  "default."),
     click.option("--time-limit", type=Positive(), metavar="S", help="Seconds for one LP or MILP."),
-    click.option("--workers", type=click.IntRange(min=0), default=1, show_default=True, help="Processes in which "
-                 "solvers run, so that one that crashes or hangs costs one answer; 0 runs them unprotected."),
+    WORKERS,
 ))  # fmt: skip
+
+SCHEDULER = click.option("--scheduler", default="", metavar="ADDRESS", help="Spread the examples over the workers of "
+                         "the Dask scheduler at this address, like tcp://127.0.0.1:8786, in place of "
+                         "--workers.")  # fmt: skip
 
 OBJECTIVE = click.option("--objective", type=click.Choice(("sign", "value")), default="sign", show_default=True,
                          help="What MILPs are asked for: which sign a margin has, or its exact value.")  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lpverify.cli.options import CLIP, DATA, ENGINE, METHOD_NAMES, MODEL, OUT, PROOF, SOLVER, Radius
+from lpverify.cli.options import CLIP, DATA, ENGINE, METHOD_NAMES, MODEL, OUT, PROOF, SCHEDULER, SOLVER, Radius
 
 
 @click.command()
@@ -19,6 +19,7 @@ from lpverify.cli.options import CLIP, DATA, ENGINE, METHOD_NAMES, MODEL, OUT, P
               help="The bound that certifies: auto is crown; milp certifies by lp-tight and claims more.")  # fmt: skip
 @PROOF
 @SOLVER
+@SCHEDULER
 @ENGINE
 @OUT
 def radius(model: Path, out: Path, overwrite: bool, **given: Any) -> None:

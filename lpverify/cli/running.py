@@ -59,10 +59,10 @@ def run_stream(
         as_json: print the summary as a line of JSON, too.
     """
     from lpverify.cli.loading import header, provenance
+    from lpverify.evidence import claim_of
     from lpverify.run_folder import RunFolder, network_file
     from lpverify.summary import Tally, summary
     from lpverify.table import print_summary, progress
-    from lpverify.verify import claim_of
 
     tally = Tally()
     data, sha256 = network_file(job.network)

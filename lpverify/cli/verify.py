@@ -17,6 +17,7 @@ from lpverify.cli.options import (
     MODEL,
     OBJECTIVE,
     PROOF,
+    SCHEDULER,
     SOLVER,
     Names,
     data_options,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from lpverify.result import Result
 
 # What examples need, and a property states itself or has no use for.
-EXAMPLES = ("data", "data_dir", "split", "scale", "index", "eps", "norm", "clip", "objective")
+EXAMPLES = ("data", "data_dir", "split", "scale", "index", "eps", "norm", "clip", "objective", "scheduler")
 NEEDED = ("data", "eps", "out")
 
 
@@ -44,6 +45,7 @@ NEEDED = ("data", "eps", "out")
               help="auto tries attacks and cheap bounds first, then searches on what is left.")  # fmt: skip
 @PROOF
 @SOLVER
+@SCHEDULER
 @OBJECTIVE
 @ENGINE
 @out_options(required=False)
@@ -89,6 +91,9 @@ def verify(
     assert out is not None
     if is_cascade:
         from lpverify.cli.cascade import run_cascade
+
+        if given["scheduler"]:
+            raise click.UsageError("--scheduler: a cascade is decided in one process; leave it out")
 
         verdicts = run_cascade(model, given, out, overwrite)
         return int(any(verdicts[name] for name in fail_on or ()))

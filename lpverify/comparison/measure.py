@@ -18,12 +18,11 @@ from lpverify.bounds.base import AbstractBoundMethod, BoundResult
 from lpverify.certificate import rigorous
 from lpverify.comparison.case import Limit
 from lpverify.comparison.rows import ATTACK
-from lpverify.evidence import certificate
+from lpverify.evidence import certificate, claim_of
 from lpverify.network import Network, as_numpy
 from lpverify.problem import LayerBounds, Region, Specification
 from lpverify.session import EXAMPLE_SECONDS, Session
 from lpverify.settings import Settings
-from lpverify.verify import claim_of
 from lpverify.witness import rounding_error, witness_at
 from lpverify.workers import Failure
 

@@ -31,7 +31,7 @@ def scores(found: Pass, lines: Lines) -> Tensor:
 
 
 def gaps(nodes: Nodes, found: Pass, lines: Lines) -> Tensor:
-    """What each free column's line adds to the bound's value at the primal point, (B, K), at least 0; -1 at fixed columns."""
+    """What each free column's line adds to the bound at the primal point, (B, K), at least 0; -1 at fixed columns."""
     lower, upper = nodes.slopes * found.z, lines.slope * found.z + lines.intercept
     gap = found.z.clamp(min=0) - torch.where(found.w > 0, lower, upper)
     return _at_free(found.w * gap, lines)

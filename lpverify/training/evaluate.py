@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from lpverify.data import Examples, check_inside, check_labels, check_range, check_shape, select
 from lpverify.errors import UsageError
+from lpverify.evidence import claim_of
 from lpverify.falsify import attack_stream
 from lpverify.network import Network
 from lpverify.result import Result, Verdict
@@ -34,7 +35,7 @@ from lpverify.run_folder import RunFolder, network_file
 from lpverify.settings import Settings
 from lpverify.summary import Tally, machine, summary
 from lpverify.training.probable import check_probable, probable
-from lpverify.verify import bound_table, claim_of, verify_stream
+from lpverify.verify import bound_table, verify_stream
 
 T = TypeVar("T")
 Watch = Callable[[Iterable[Result], int, str], Iterator[Result]]

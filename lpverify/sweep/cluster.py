@@ -1,0 +1,194 @@
+"""The workers of a Dask cluster that is there already: tasks go to its scheduler, and outcomes come back.
+
+Every thread of a Dask worker answers in a process of its own (``workers.Pool``), with its limits of time and memory, as
+on one machine: what crashes there takes no Dask worker along, and what hangs is ended, which Dask's own cancelling does
+not do. When a Dask worker is lost, the scheduler gives its tasks to others, so often as its configuration allows.
+
+Whoever may speak to a Dask scheduler runs code on its workers: use one that only you reach. Workers need the same
+lpverify; nothing else of the run is on them, neither model nor data.
+"""
+
+from __future__ import annotations
+
+import pickle
+import time
+import uuid
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from queue import Empty, LifoQueue, SimpleQueue
+from typing import Any
+
+from distributed import CancelledError, Client, Future, Worker, WorkerPlugin, get_worker
+
+from lpverify import __version__
+from lpverify.errors import LpverifyError, ResourceError, UsageError
+from lpverify.sweep.spread import Answers, Take
+from lpverify.sweep.task import Answer, Task
+from lpverify.workers import Failure, Pool
+
+Setup = Callable[[], Callable[[Task[Any]], Answer[Any]]]
+
+CONNECT_SECONDS = 20.0
+# How long a cluster may be without a worker.
+WORKER_SECONDS = 120.0
+# Tasks at the scheduler for each thread: one that is done, one that waits so that no worker does.
+AHEAD = 2
+# How often the number of threads is asked for.
+LOOK_SECONDS = 5.0
+
+
+class SweepWorker(WorkerPlugin):
+    """What a Dask worker holds for one sweep: a process for each task that it answers at the same time."""
+
+    def __init__(self, setup: bytes) -> None:
+        self._setup = setup
+
+    def setup(self, worker: Worker) -> None:
+        """Nothing is started before the first task."""
+        whole = worker.memory_manager.memory_limit
+        self._memory = int(whole) // worker.state.nthreads if whole else None
+        self._idle: LifoQueue[Pool[Task[Any], Answer[Any]]] = LifoQueue()
+        self._pools: list[Pool[Task[Any], Answer[Any]]] = []
+
+    def teardown(self, worker: Worker) -> None:
+        """End the processes."""
+        for pool in self._pools:
+            pool.close()
+
+    def answer(self, task: bytes, limit: float | None) -> bytes:
+        """The pickled outcome of a pickled task.
+
+        Raises:
+            LpverifyError: as ``Pool.map``.
+        """
+        try:
+            pool = self._idle.get_nowait()
+        except Empty:
+            pool = Pool(pickle.loads(self._setup), 1, self._memory, what="worker")
+            self._pools.append(pool)
+        try:
+            (outcome,) = pool.map([pickle.loads(task)], limit)
+        finally:
+            self._idle.put(pool)
+        return pickle.dumps(outcome)
+
+
+def answer(name: str, task: bytes, limit: float | None) -> bytes:
+    """Runs on a Dask worker: the answer of the plugin that the sweep has there."""
+    plugin: SweepWorker = get_worker().plugins[name]
+    return plugin.answer(task, limit)
+
+
+def version() -> str:
+    """Runs on a Dask worker: its lpverify."""
+    return __version__
+
+
+@contextmanager
+def cluster(address: str, setup: Setup) -> Iterator[Answers]:
+    """Connect to a scheduler, and have its workers answer tasks as ``Pool.answers`` does.
+
+    Args:
+        address: like tcp://127.0.0.1:8786.
+        setup: as in ``Pool``; sent to every worker once, also to those that come later.
+
+    Raises:
+        ResourceError: if no scheduler answers, or it has no worker.
+        UsageError: if a worker has another lpverify, or none.
+    """
+    name = f"lpverify-{uuid.uuid4().hex}"
+    try:
+        client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        hint = "start one with `dask scheduler`"
+        raise ResourceError(f"scheduler {address}: does not answer ({reason}); {hint}") from None
+    try:
+        _require_workers(client, address)
+        client.register_plugin(SweepWorker(pickle.dumps(setup)), name=name)
+        yield partial(_answers, client, address, name)
+    finally:
+        with suppress(OSError, TimeoutError, CancelledError, RuntimeError):
+            client.unregister_worker_plugin(name)
+        client.close(timeout=2)
+
+
+def _require_workers(client: Client, address: str) -> None:
+    try:
+        client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+    except TimeoutError:
+        raise ResourceError(f"scheduler {address}: has no worker; start some with `dask worker {address}`") from None
+    for worker, found in client.run(version, on_error="return").items():
+        if found != __version__:
+            what = found if isinstance(found, str) else "none that can be imported"
+            raise UsageError(f"scheduler {address}: worker {worker} has lpverify {what}, here is {__version__}")
+
+
+def _answers(
+    client: Client, address: str, name: str, take: Take
+) -> Generator[tuple[int, Answer[Any] | Failure], None, None]:
+    """Keep every thread busy; outcomes as they come."""
+    running: dict[Future, int] = {}
+    done: SimpleQueue[Future] = SimpleQueue()
+    count, slots, looked = 0, 0, -LOOK_SECONDS
+    while True:
+        if time.monotonic() - looked > LOOK_SECONDS:
+            slots, looked = _threads(client, address), time.monotonic()
+        while len(running) < max(1, AHEAD * slots) and (item := take()) is not None:
+            task, limit = item
+            future = client.submit(answer, name, pickle.dumps(task), limit, key=f"{name}-{count}", pure=False)
+            running[future] = count
+            future.add_done_callback(done.put)
+            count += 1
+        if not running:
+            return
+        future = _next(done, client, address)
+        yield running.pop(future), _outcome(future, address)
+
+
+def _next(done: SimpleQueue[Future], client: Client, address: str) -> Future:
+    """The next future that is done, or the error that no more will be."""
+    without = None
+    while True:
+        with suppress(Empty):
+            return done.get(timeout=LOOK_SECONDS)
+        without = None if _threads(client, address) else without or time.monotonic()
+        if without and time.monotonic() - without > WORKER_SECONDS:
+            raise ResourceError(
+                f"scheduler {address}: has had no worker for {WORKER_SECONDS:g} s; what was written is kept, and the "
+                "same command goes on with it"
+            )
+
+
+def _threads(client: Client, address: str) -> int:
+    """How many threads the cluster's workers have together.
+
+    Raises:
+        ResourceError: if the scheduler is gone: what it was asked is lost, even if it comes back.
+    """
+    if client.status == "running":
+        with suppress(OSError, TimeoutError, CancelledError):
+            return sum(client.nthreads().values())
+    raise _gone(address)
+
+
+def _gone(address: str) -> ResourceError:
+    return ResourceError(
+        f"scheduler {address}: is gone; what was written is kept, and the same command goes on with it, at this or at "
+        "another address"
+    )
+
+
+def _outcome(future: Future, address: str) -> Answer[Any] | Failure:
+    """What came of a task."""
+    try:
+        outcome: Answer[Any] | Failure = pickle.loads(future.result())
+    except CancelledError:
+        # Of what it was asked by a client that it lost, or after its own end, a scheduler knows nothing.
+        raise _gone(address) from None
+    except LpverifyError:
+        raise
+    except Exception as error:
+        return Failure(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+    return outcome
