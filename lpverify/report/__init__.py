@@ -5,7 +5,8 @@
     counts       by method, by reason, of radii
     evidence     what the checker finds now
     pictures     counterexamples as small images, or as numbers
-    content      from a run folder to ``RunReport``, all that the page says about it
+    run          ``RunReport``: all that the page says about a run
+    content      from a run folder to its report
     comparison   of several runs: verdicts that differ, contradictions
     words        questions, settings and verdicts in words
     svg          matplotlib figures as text for the page, light and dark

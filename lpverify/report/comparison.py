@@ -7,15 +7,15 @@ lies inside the first. Radii count as well: certified ones as verified, those of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 from lpverify.certificate.claim import decimal
 from lpverify.errors import CertificateError
-from lpverify.report.content import Kind, RunReport
-from lpverify.report.fields import number, text
+from lpverify.report.fields import number
 from lpverify.report.rows import Column, Row, Value
+from lpverify.report.run import Kind, RunReport
 
 # The question of an example: its own and its run's.
 Asked = tuple[object, ...]
@@ -145,13 +145,3 @@ def _ends(run: RunReport, about: Asked) -> Iterator[tuple[Asked, str | None, str
 
 def _decimal(radius: float | None) -> str | None:
     return None if number(radius) is None else repr(radius)
-
-
-def side_by_side(rows: Sequence[Mapping[str, str]]) -> tuple[tuple[str, tuple[str, ...], bool], ...]:
-    """For each name that some run has a value for: the values, and whether they differ."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    found = []
-    for name in names:
-        values = tuple(text(row.get(name, "")) for row in rows)
-        found.append((name, values, len(set(values)) > 1))
-    return tuple(found)

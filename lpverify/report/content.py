@@ -6,127 +6,24 @@ must say the same.
 
 from __future__ import annotations
 
-import enum
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lpverify.audit import Run, open_run, read_results, read_summary
 from lpverify.cascade_audit import is_cascade
 from lpverify.errors import CertificateError, UsageError
-from lpverify.report.counts import SHOWN, VERDICTS, MethodCount, Record, methods, misclassified, radii, reasons
+from lpverify.report.counts import SHOWN, VERDICTS, Record, methods, misclassified, radii, reasons
 from lpverify.report.evidence import Checked, Watched, check_cascade, check_run
 from lpverify.report.fields import mapping, number, text
 from lpverify.report.pictures import Picture, pictures
-from lpverify.report.rows import Column, Columns, Row, table_of
+from lpverify.report.rows import Columns, table_of
+from lpverify.report.run import Kind, Question, RunReport
 from lpverify.result import UNCERTIFIED
 from lpverify.run_folder import NETWORK, SUMMARY
-from lpverify.store import FINISHED, Stored, read_store
-
-
-class Kind(enum.StrEnum):
-    """What wrote a run."""
-
-    VERIFY = "verify"
-    ATTACK = "attack"
-    DETECT = "detect"
-    RADIUS = "radius"
-    CASCADE = "cascade"
-    PROPERTY = "property"
-
-
-@dataclass(frozen=True)
-class Question:
-    """What the examples of a run were asked, as far as it is known; empty strings where it is not.
-
-    Attributes:
-        model: SHA-256 of the lowered network; of a cascade, those of its stages.
-        data: SHA-256 of the examples, or of the property.
-        eps: in raw input units, a decimal; of radii the greatest that was tried.
-        clip: two decimals, or none.
-    """
-
-    kind: Kind
-    model: str
-    data: str
-    eps: str
-    norm: str
-    clip: tuple[str, ...]
-    semantics: str
-
-
-@dataclass(frozen=True)
-class RunReport:
-    """One run, as the page tells of it.
-
-    Attributes:
-        path: the run folder, as it was given.
-        question, options: what was asked; the options by name, all that are known.
-        source: where the data came from; empty if it is not known.
-        ended: "finished", "stopped" or "unfinished"; ``stopped`` is the name of what stopped it.
-        total: the examples or claims that were asked about; None if it is not known.
-        verdicts: results by verdict; of radii there are none.
-        misclassified: of the falsified; None where labels are not what the claims are about.
-        uncertified: of the unknown, those for which a method claims a proof.
-        outcome: of a property, the verdict about all of it.
-        methods, reasons: how results came about, the most frequent first; reasons are those of unknown results.
-        radii: the kinds of radius with their count and quartiles.
-        facts: name and value of what else the summary says.
-        columns, rows: the table of examples.
-        checked: what the checker found now; None if it was not asked.
-        pictures: of counterexamples.
-        notes: of the network's lowering.
-    """
-
-    path: str
-    question: Question
-    options: tuple[tuple[str, str], ...]
-    source: str
-    ended: str
-    stopped: str
-    total: int | None
-    examples: int
-    verdicts: Mapping[str, int]
-    misclassified: int | None
-    uncertified: int
-    outcome: str
-    methods: tuple[MethodCount, ...]
-    reasons: tuple[tuple[str, int], ...]
-    radii: tuple[tuple[str, int, Mapping[str, float | None]], ...]
-    facts: tuple[tuple[str, str], ...]
-    seconds: tuple[tuple[str, float], ...]
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
-    checked: Checked | None
-    pictures: tuple[Picture, ...]
-    notes: tuple[str, ...]
-
-    @property
-    def kind(self) -> Kind:
-        """What wrote the run."""
-        return self.question.kind
-
-    def share(self, count: int) -> float | None:
-        """A count as a share of the results; None if there are none."""
-        return count / self.examples if self.examples else None
-
-    @property
-    def has_errors(self) -> bool:
-        """Whether its verdicts say something of an error rate: not those of predicted classes or of a property."""
-        return self.kind in (Kind.VERIFY, Kind.ATTACK, Kind.CASCADE)
-
-    def values(self, name: str) -> list[float | None]:
-        """A column of the table as numbers; of a column that the table lacks, None for each example."""
-        places = [place for place, column in enumerate(self.columns) if column.name == name]
-        return [number(row[places[0]]) if places else None for row in self.rows]
-
-    def texts(self, name: str) -> list[str]:
-        """The same as texts."""
-        places = [place for place, column in enumerate(self.columns) if column.name == name]
-        return [text(row[places[0]]) if places else "" for row in self.rows]
+from lpverify.store import FINISHED, STORE, Stored, read_store
 
 
 def read_run(path: Path, *, check: bool, images: int, watched: Watched) -> RunReport:
@@ -164,7 +61,7 @@ def _report(
     shown: tuple[Picture, ...],
 ) -> RunReport:
     said = mapping(summary)
-    asked = {} if stored is None else mapping(json.loads(stored.header.options))
+    asked = {} if stored is None else _asked(path, stored)
     options = mapping(said.get("options")) or asked
     kind = _kind(run, stored, options)
     question = _question(kind, run, stored, said, options)
@@ -178,6 +75,7 @@ def _report(
         question=question,
         options=tuple((name, text(value)) for name, value in options.items() if value is not None),
         source=text(mapping(said.get("data")).get("source")),
+        normalisation=_normalisation(options),
         ended=ended,
         stopped=stopped,
         total=_total(run, asked),
@@ -197,6 +95,21 @@ def _report(
         pictures=shown,
         notes=_notes(said),
     )
+
+
+def _asked(path: Path, stored: Stored) -> Record:
+    try:
+        return mapping(json.loads(stored.header.options))
+    except (ValueError, RecursionError):
+        raise CertificateError(f"{path / STORE}: its options are not JSON; it is damaged") from None
+
+
+def _normalisation(options: Record) -> str:
+    """Of a run without a summary it is not known."""
+    if "mean" not in options:
+        return ""
+    mean, std = text(options["mean"]), text(options.get("std"))
+    return f"mean {mean or '0'}, std {std or '1'}" if mean or std else "as the model file has it"
 
 
 def _kind(run: Run | None, stored: Stored | None, options: Record) -> Kind:
@@ -282,9 +195,8 @@ def _facts(run: Run | None, said: Record, records: Sequence[Record], kind: Kind)
             wrongly = sum(record.get("flagged") is True for record in right)
             facts.append(("false positives", f"{wrongly} flagged of {len(right)} that are classified rightly"))
     if kind is Kind.CASCADE:
-        answers = Counter(record.get("stage") for record in records)
-        given = ((k, n) for k, n in answers.items() if type(k) is int)
-        facts.extend((f"answered by stage {k}", f"{n} of {len(records)}") for k, n in sorted(given))
+        answers = Counter(stage for stage in (record.get("stage") for record in records) if type(stage) is int)
+        facts.extend((f"answered by stage {k}", f"{n} of {len(records)}") for k, n in sorted(answers.items()))
         if (error := number(said.get("error"))) is not None:
             facts.append(("error of the cascade", f"{100 * error:.2f} % have no certificate or a wrong one"))
     if said.get("float32_disagrees"):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 from typing import Any
 
@@ -14,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from lpverify.plots.style import (
+    BLACK,
     BLUE,
     GREEN,
     GREY,
@@ -22,14 +24,13 @@ from lpverify.plots.style import (
     SKY,
     STYLES,
     VERMILION,
-    YELLOW,
     MethodStyle,
     legend_above,
     new_figure,
 )
 from lpverify.report.comparison import letter
-from lpverify.report.content import Kind, RunReport
 from lpverify.report.counts import VERDICTS
+from lpverify.report.run import Kind, RunReport
 from lpverify.report.svg import INK, page_style, svg
 
 Array = NDArray[np.float64]
@@ -42,7 +43,8 @@ DRAWN_AS = {
     "pgd": "attack", "fgsm": "attack", "candidate": "attack", "clean": "attack",
     "phase splits": "search", "input splits": "search",
 }  # fmt: skip
-OTHER = MethodStyle("other", YELLOW, "o", "-")
+# Neither a method nor an attack, such as the stages of a cascade.
+OTHER = MethodStyle("other", "#6A7B8C", "o", "-")
 RUN_COLORS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION)
 BINS = 30
 
@@ -108,7 +110,9 @@ def _of_runs(runs: Sequence[RunReport]) -> Iterator[tuple[str, str, Figure]]:
 
 
 def _style(method: str) -> MethodStyle:
-    return STYLES.get(DRAWN_AS.get(method, method), OTHER)
+    """As in every picture, but black is the colour of the page's ink."""
+    style = STYLES.get(DRAWN_AS.get(method, method), OTHER)
+    return replace(style, color=INK) if style.color == BLACK else style
 
 
 def _named(name: str) -> str:
@@ -160,8 +164,8 @@ def _seconds(run: RunReport) -> Figure:
     ax.barh(range(len(methods)), seconds, height=0.7, color=[_style(method.name).color for method in methods])
     top = max(seconds) or 1.0
     for place, method in enumerate(methods):
-        each = f" {_duration(method.seconds / method.examples)} each"
-        ax.text(method.seconds, place, each, va="center", ha="left", fontsize=7)
+        each = f"{_duration(method.seconds / method.examples)} each"
+        ax.annotate(each, (method.seconds, place), (3, 0), textcoords="offset points", va="center", fontsize=7)
     # Room for the words behind the longest bar.
     ax.set_xlim(0, 1.35 * top)
     ax.set_xlabel("seconds of all its examples")
@@ -185,7 +189,9 @@ def _seconds_by_run(runs: Sequence[tuple[str, RunReport]]) -> Figure:
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.2g} s" if seconds >= 1 else f"{1000 * seconds:.2g} ms"
+    """Two digits or more, without an exponent."""
+    value, unit = (seconds, "s") if seconds >= 1 else (1000 * seconds, "ms")
+    return f"{value:.0f} {unit}" if value >= 10 else f"{value:.1f} {unit}"
 
 
 def _margins(run: RunReport) -> Figure:
@@ -194,7 +200,10 @@ def _margins(run: RunReport) -> Figure:
     groups = {verdict: [margin for found, margin in pairs if found == verdict] for verdict in VERDICTS}
     groups = {verdict: margins for verdict, margins in groups.items() if margins}
     figure, ax = new_figure(width=WIDTH, height=2.1)
-    ax.hist(list(groups.values()), bins=BINS, stacked=True, color=[COLORS[verdict] for verdict in groups],
+    every = [0.0, *(margin for _, margin in pairs)]
+    # Few values in many bins would be hairs; zero is among the ends, for it is what decides.
+    bins = np.linspace(min(every), max(every), 1 + min(BINS, 5 + math.isqrt(2 * len(pairs))))
+    ax.hist(list(groups.values()), bins=bins, stacked=True, color=[COLORS[verdict] for verdict in groups],
             label=list(groups))  # fmt: skip
     ax.axvline(0, color=INK, linewidth=0.8)
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))

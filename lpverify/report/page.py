@@ -13,12 +13,22 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lpverify.errors import UsageError
-from lpverify.report.comparison import compare, letter, side_by_side
-from lpverify.report.content import Kind, RunReport
+from lpverify.report.comparison import compare, letter
 from lpverify.report.counts import VERDICTS
 from lpverify.report.figures import comparison_figures, run_figures
 from lpverify.report.rows import Column, Row
-from lpverify.report.words import MEANING, RADIUS_MEANING, asked_in_words, count_of, percent, settings
+from lpverify.report.run import Kind, RunReport
+from lpverify.report.words import (
+    MEANING,
+    RADIUS_MEANING,
+    asked_in_words,
+    count_of,
+    numbers,
+    percent,
+    settings,
+    side_by_side,
+    state,
+)
 from lpverify.run_folder import write_atomic
 
 TEMPLATE, STYLE, SCRIPT = "page.html.j2", "style.css", "table.js"
@@ -45,7 +55,7 @@ def render(runs: Sequence[RunReport]) -> bytes:
             "id": letter(place).lower(),
             "run": run,
             "asked": asked_in_words(run),
-            "settings": settings(run),
+            "settings": settings(run) | {"state": state(run)},
             "figures": run_figures(run, f"fig-{letter(place).lower()}-"),
             "table": table_data(run.columns, run.rows),
         }
@@ -59,7 +69,8 @@ def render(runs: Sequence[RunReport]) -> bytes:
         sections=sections,
         together=together,
         together_figures=comparison_figures(runs) if together is not None else (),
-        together_settings=side_by_side([settings(run) for run in runs]),
+        together_asked=side_by_side([settings(run) for run in runs]),
+        together_numbers=side_by_side([numbers(run) for run in runs]),
         together_table=None if together is None else table_data(together.columns, together.rows),
         letter=letter,
         Kind=Kind,

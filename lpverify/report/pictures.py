@@ -99,16 +99,19 @@ def _picture(index: int, witness: Witness, shape: tuple[int, ...]) -> Picture | 
     center = np.array(region.center.values(), dtype=np.float64)
     if bool((x == center).all()):
         return None
-    if len(shape) == 3 and shape[0] in (1, 3) and min(shape[1:]) > 1 and int(np.prod(shape)) == len(x):
-        return Picture(index, _caption(witness), _images(center, x, shape), (shape[2], shape[1]), ())
     moved = x - center
+    caption = _caption(witness, float(np.abs(moved).max()))
+    if len(shape) == 3 and shape[0] in (1, 3) and min(shape[1:]) > 1 and int(np.prod(shape)) == len(x):
+        return Picture(index, caption, _images(center, x, shape), (shape[2], shape[1]), ())
     order = np.argsort(-np.abs(moved), kind="stable")[:LISTED].tolist()
     changes = tuple(Change(i, f"{center[i]:.4g}", f"{x[i]:.4g}", f"{moved[i]:+.3g}") for i in order)
-    return Picture(index, _caption(witness), (), (0, 0), changes)
+    return Picture(index, caption, (), (0, 0), changes)
 
 
-def _caption(witness: Witness) -> str:
+def _caption(witness: Witness, moved: float | None = None) -> str:
     rows, margin = witness.claim.rows, f"margin {witness.margin:.3g}"
+    if moved is not None:
+        margin += f", changed by up to {moved:.3g}"
     if isinstance(rows, LabelRows):
         return f"label {rows.label}, called {witness.row + (witness.row >= rows.label)}; {margin}"
     return f"clause {witness.row} of the claim fails; {margin}"
@@ -142,7 +145,7 @@ def _images(center: Array, x: Array, shape: tuple[int, ...]) -> tuple[tuple[str,
     return (
         ("input", _png(_pixels((before - low) / span))),
         ("change", _png(coloured)),
-        ("counterexample", _png(_pixels((after - low) / span))),
+        ("result", _png(_pixels((after - low) / span))),
     )
 
 

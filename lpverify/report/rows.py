@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from lpverify.report.fields import integer, number, text
 
+Kind = Literal["count", "verdict", "number", "seconds", "text"]
 Value = str | int | float | None
 Row = tuple[Value, ...]
 
@@ -18,7 +19,7 @@ class Column:
 
     name: str
     title: str
-    kind: Literal["count", "verdict", "number", "seconds", "text"]
+    kind: Kind
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ KNOWN = (
     Column("method", "method", "text"),
     Column("label", "label", "count"),
     Column("true_label", "label", "count"),
-    Column("predicted", "predicted", "text"),
+    Column("predicted", "predicted", "count"),
     Column("stage", "stage", "count"),
     Column("answer", "answer", "count"),
     Column("certified", "certified radius", "number"),
@@ -55,9 +56,14 @@ KNOWN = (
 
 def table_of(records: Sequence[Mapping[str, Any]], given: Columns) -> tuple[tuple[Column, ...], tuple[Row, ...]]:
     """The columns that some line has a value for, and the rows, in the order of the run."""
+    def kind(column: Column) -> Kind:
+        """Classes are numbers, but a cascade has one of each stage."""
+        are_lists = column.name == "predicted" and any(isinstance(r.get("predicted"), list) for r in records)
+        return "text" if are_lists else column.kind
+
     used = {name for record in records for name, value in record.items() if value not in (None, "", [])}
     columns = tuple(
-        Column(column.name, given.titles.get(column.name, column.title), column.kind)
+        Column(column.name, given.titles.get(column.name, column.title), kind(column))
         for column in KNOWN
         if column.name not in given.hidden and (column.name in used or column.name == "index")
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from lpverify.report.content import Kind, RunReport
+from collections.abc import Mapping, Sequence
+
 from lpverify.report.counts import VERDICTS
+from lpverify.report.run import Kind, RunReport
 
 NORMS = {"inf": "l∞", "2": "l2", "1": "l1"}
 MEANING = {
@@ -58,7 +60,7 @@ def asked_in_words(run: RunReport) -> str:
 
 def percent(count: int, total: int) -> str:
     """A share in percent with two decimals; a dash if there is nothing to share."""
-    return f"{100 * count / total:.2f} %" if total else "–"
+    return f"{100 * count / total:.2f}\N{NO-BREAK SPACE}%" if total else "–"
 
 
 def count_of(count: int, noun: str, several: str = "") -> str:
@@ -67,9 +69,9 @@ def count_of(count: int, noun: str, several: str = "") -> str:
 
 
 def settings(run: RunReport) -> dict[str, str]:
-    """Everything that changes what the numbers mean, by name, then the numbers; for the table of several runs."""
+    """Everything that changes what the numbers mean, by name; empty where a run has no such thing."""
     question, options = run.question, dict(run.options)
-    said = {
+    return {
         "command": "verify --vnnlib" if run.kind is Kind.PROPERTY else run.kind.value,
         "model": options.get("model", ""),
         "network SHA-256": _digests(question.model),
@@ -80,11 +82,14 @@ def settings(run: RunReport) -> dict[str, str]:
         "clip": " to ".join(question.clip) or ("" if run.kind is Kind.PROPERTY else "none"),
         "semantics": question.semantics,
         "method": options.get("method", ""),
-        "normalisation": _normalisation(options),
+        "normalisation": run.normalisation,
         "timeout": f"{options['timeout']} s" if "timeout" in options else "",
-        "state": state(run),
     }
-    n = run.examples
+
+
+def numbers(run: RunReport) -> dict[str, str]:
+    """What came of it, by name."""
+    said, n = {"state": state(run)}, run.examples
     if run.kind is not Kind.RADIUS:
         said |= {name: f"{run.verdicts[name]} ({percent(run.verdicts[name], n)})" for name in VERDICTS}
     if run.misclassified is not None:
@@ -101,6 +106,13 @@ def settings(run: RunReport) -> dict[str, str]:
     return said
 
 
+def side_by_side(rows: Sequence[Mapping[str, str]]) -> list[tuple[str, list[str], bool]]:
+    """For each name that some run has a value for: the values, and whether they differ."""
+    names = [name for name in dict.fromkeys(name for row in rows for name in row) if any(row.get(name) for row in rows)]
+    columns = ((name, [row.get(name, "") for row in rows]) for name in names)
+    return [(name, values, len(set(values)) > 1) for name, values in columns]
+
+
 def state(run: RunReport) -> str:
     """How far the run got."""
     what = "claim" if run.kind is Kind.PROPERTY else "example"
@@ -113,9 +125,3 @@ def state(run: RunReport) -> str:
 
 def _digests(model: str) -> str:
     return ", ".join(digest.strip()[:12] for digest in model.split(",")) if model else ""
-
-
-def _normalisation(options: dict[str, str]) -> str:
-    if "mean" in options or "std" in options:
-        return f"mean {options.get('mean', '0')}, std {options.get('std', '1')}"
-    return "as the model file has it"
