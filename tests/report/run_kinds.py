@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from lpverify.audit import Judged
 from lpverify.cli import main
 from lpverify.report.content import read_run
+from lpverify.report.page import render
 from lpverify.report.run import RunReport
 
 ASSETS = Path(__file__).resolve().parents[2] / "lpverify" / "assets"
@@ -20,7 +22,8 @@ DIGITS = str(ASSETS / "digits-demo.safetensors")
 ASKED = [DIGITS, "--data", "digits", "--index", "10:14,60,71", "--clip", "0", "1", "--eps", "0.05"]
 HEAD = "(declare-const X_0 Real)(declare-const X_1 Real)(declare-const Y_0 Real)(declare-const Y_1 Real)\n"
 # The network of ``absolute`` reaches 0.9 at X_0 = -0.9.
-UNSAFE = HEAD + "(assert (>= X_0 -0.9))(assert (<= X_0 0.7))(assert (>= X_1 0.1))(assert (<= X_1 0.1))(assert (>= Y_0 0.9))"
+BOX = "(assert (>= X_0 -0.9))(assert (<= X_0 0.7))(assert (>= X_1 0.1))(assert (<= X_1 0.1))\n"
+UNSAFE = HEAD + BOX + "(assert (>= Y_0 0.9))"
 
 
 def make_runs(folder: Path) -> dict[str, Path]:
@@ -65,15 +68,21 @@ def write_run(folder: Path, network: Path, lines: Sequence[dict[str, Any]], **su
 def line(index: int, **values: Any) -> dict[str, Any]:
     """A line of results that claims nothing, unless ``values`` say something else."""
     return {
-        "index": index, "label": index % 10, "predicted": index % 10, "verdict": "unknown", "reason": "bounds too loose",
-        "method": "crown", "margin_lower": -0.5, "margin_claimed": None, "seconds": 0.25, "certificate": None,
-        "counterexample": None, **values,
+        "index": index, "label": index % 10, "predicted": index % 10, "verdict": "unknown",
+        "reason": "bounds too loose", "method": "crown", "margin_lower": -0.5, "margin_claimed": None,
+        "seconds": 0.25, "certificate": None, "counterexample": None, **values,
     }  # fmt: skip
 
 
 def read(run: Path, *, check: bool = True, images: int = 24) -> RunReport:
     """A run's report, without a bar of progress."""
     return read_run(run, check=check, images=images, watched=unwatched)
+
+
+@cache
+def page_of(*runs: Path, check: bool = True) -> bytes:
+    """The page about runs that no test changes."""
+    return render([read(run, check=check) for run in runs])
 
 
 def unwatched(judged: Iterator[Judged], total: int) -> Iterator[Judged]:

@@ -10,9 +10,12 @@ import pytest
 from run_kinds import line, read, write_run
 
 from lpverify.report.comparison import compare, contradictions, letter
+from lpverify.report.run import RunReport
 
 
-def made(runs: dict[str, Path], folder: Path, verdict: str, data: str = "d" * 64, label: int = 3, **changes: Any) -> Any:
+def made(
+    runs: dict[str, Path], folder: Path, verdict: str, data: str = "d" * 64, label: int = 3, **changes: Any
+) -> RunReport:
     """A report of one example by one run, whose options are those of the run "verify" but for ``changes``."""
     options = json.loads((runs["verify"] / "summary.json").read_text())["options"] | changes
     about = {"source": "digits", "sha256": data}
@@ -55,7 +58,7 @@ def test_radii_count_as_what_they_prove(runs: dict[str, Path], tmp_path: Path) -
     label = int(radius.values("label")[0] or 0)
     sha256, certified = radius.question.data, radius.values("certified")[0]
 
-    def other(name: str, verdict: str, eps: str) -> Any:
+    def other(name: str, verdict: str, eps: str) -> RunReport:
         options = json.loads((runs["radius"] / "summary.json").read_text())["options"] | {"eps": eps}
         run = write_run(tmp_path / name, runs["radius"], [line(10, verdict=verdict, label=label)], options=options)
         assert read(run, check=False).question.data == sha256
@@ -87,4 +90,5 @@ def test_two_data_sets_are_told_apart(runs: dict[str, Path], tmp_path: Path) -> 
 
 
 def test_letters() -> None:
-    assert [letter(place) for place in (0, 1, 25, 26, 27, 52, 701, 702)] == ["A", "B", "Z", "AA", "AB", "BA", "ZZ", "AAA"]
+    expected = ["A", "B", "Z", "AA", "AB", "BA", "ZZ", "AAA"]
+    assert [letter(place) for place in (0, 1, 25, 26, 27, 52, 701, 702)] == expected
