@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-# Longer texts are cut: a reason is a line, not a page.
+# Longer texts are cut: a reason is a line, not a page. Greater numbers are none: their sums could overflow.
 LONGEST = 400
+LARGEST = 1e100
 
 
 def text(value: Any) -> str:
@@ -23,14 +23,14 @@ def text(value: Any) -> str:
 
 
 def number(value: Any) -> float | None:
-    """A finite number, else None."""
+    """A number of a size that can be added and drawn, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
         found = float(value)
     except OverflowError:
         return None
-    return found if math.isfinite(found) else None
+    return found if abs(found) <= LARGEST else None
 
 
 def integer(value: Any) -> int | None:

@@ -200,17 +200,23 @@ def _margins(run: RunReport) -> Figure:
     groups = {verdict: [margin for found, margin in pairs if found == verdict] for verdict in VERDICTS}
     groups = {verdict: margins for verdict, margins in groups.items() if margins}
     figure, ax = new_figure(width=WIDTH, height=2.1)
-    every = [0.0, *(margin for _, margin in pairs)]
-    # Few values in many bins would be hairs; zero is among the ends, for it is what decides.
-    bins = np.linspace(min(every), max(every), 1 + min(BINS, 5 + math.isqrt(2 * len(pairs))))
-    ax.hist(list(groups.values()), bins=bins, stacked=True, color=[COLORS[verdict] for verdict in groups],
-            label=list(groups))  # fmt: skip
+    bins, colors = _bins([margin for _, margin in pairs]), [COLORS[verdict] for verdict in groups]
+    ax.hist(list(groups.values()), bins=bins, stacked=True, color=colors, label=list(groups))
     ax.axvline(0, color=INK, linewidth=0.8)
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("proved lower bound of the least margin")
     ax.set_ylabel("claims" if run.kind is Kind.PROPERTY else "examples")
     legend_above(figure, [ax], 3)
     return figure
+
+
+def _bins(values: Sequence[float]) -> Array:
+    """Edges of bins of equal width that hold all values: fewer for few, and zero is an edge, for it decides."""
+    low, high = min(0.0, *values), max(0.0, *values)
+    # A little wider, so that rounding leaves no value out.
+    width = (1 + 1e-9) * (high - low) / min(BINS, 5 + math.isqrt(2 * len(values))) or 1.0
+    edges: Array = width * np.arange(math.floor(low / width), math.floor(high / width) + 2)
+    return edges
 
 
 def _radii(runs: Sequence[RunReport], names: Sequence[str]) -> Figure:

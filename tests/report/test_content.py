@@ -11,6 +11,8 @@ import pytest
 from run_kinds import line, read, write_run
 
 from lpverify.errors import CertificateError, UsageError
+from lpverify.report.figures import _bins
+from lpverify.report.page import render
 from lpverify.report.run import Kind
 from lpverify.run_folder import RunFolder
 from lpverify.store import Header
@@ -140,7 +142,14 @@ def test_values_of_any_type_are_taken(runs: dict[str, Path], tmp_path: Path) -> 
     ]
     report = read(write_run(tmp_path / "odd", runs["verify"], odd, seconds={"a": None}, data=[], options=7))
     assert report.question.eps == "" and sum(method.seconds for method in report.methods) == 0.25
+    assert b"<svg" in render([report])
     assert report.values("margin_lower") == [None, None, -0.5] and report.values("leaves") == [None] * 3
+
+
+@pytest.mark.parametrize("margins", [[0.0], [-3.0, 1e-300], [0.1] * 100, [1e99, -1e99], [0.19, 0.195, 2.0]], ids=len)
+def test_every_margin_lies_in_a_bin_on_its_own_side_of_zero(margins: list[float]) -> None:
+    edges = _bins(margins)
+    assert edges[0] <= min(margins) and max(margins) <= edges[-1] and len(edges) > 1 and 0 in edges
 
 
 def test_many_methods_and_reasons_are_counted_together(runs: dict[str, Path], tmp_path: Path) -> None:

@@ -81,7 +81,8 @@
         cell.setAttribute("aria-sort", place !== state.sort ? "none" : state.sign > 0 ? "ascending" : "descending");
       });
       const all = every.length.toLocaleString("en");
-      const found = shown.length === every.length ? `${all} ${noun}s` : `${shown.length.toLocaleString("en")} of ${all} ${noun}s`;
+      const named = `${all} ${noun}${every.length === 1 ? "" : "s"}`;
+      const found = shown.length === every.length ? named : `${shown.length.toLocaleString("en")} of ${named}`;
       const range = shown.length > part.length ? `, rows ${first + 1} to ${first + part.length} shown` : "";
       count.textContent = found + range;
       pager.hidden = every.length <= SIZES[0];
