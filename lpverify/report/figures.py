@@ -215,8 +215,7 @@ def _bins(values: Sequence[float]) -> Array:
     low, high = min(0.0, *values), max(0.0, *values)
     # A little wider, so that rounding leaves no value out.
     width = (1 + 1e-9) * (high - low) / min(BINS, 5 + math.isqrt(2 * len(values))) or 1.0
-    edges: Array = width * np.arange(math.floor(low / width), math.floor(high / width) + 2)
-    return edges
+    return np.array([width * place for place in range(math.floor(low / width), math.floor(high / width) + 2)])
 
 
 def _radii(runs: Sequence[RunReport], names: Sequence[str]) -> Figure:
