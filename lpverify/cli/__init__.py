@@ -29,6 +29,7 @@ from lpverify.cli.export import export
 from lpverify.cli.figure import figure
 from lpverify.cli.info import info
 from lpverify.cli.radius import radius
+from lpverify.cli.report import report
 from lpverify.cli.results import results
 from lpverify.cli.train import train
 from lpverify.cli.verify import verify
@@ -63,7 +64,8 @@ def cli(ctx: click.Context, debug: bool) -> None:
 
 
 COMMANDS = (
-    verify, bounds, radius, attack, detect, evaluate, export, check, results, compare, vnncomp, info, train, figure
+    verify, bounds, radius, attack, detect, evaluate, export, check, results, report, compare, vnncomp, info, train,
+    figure,
 )  # fmt: skip
 for command in COMMANDS:
     cli.add_command(command)
