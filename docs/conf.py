@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parent / "ext"), str(Path(__file__).parents[1])]
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / "docs" / "ext"), str(ROOT)]
 
 from lpverify import __version__
 
@@ -29,9 +31,10 @@ autodoc_member_order = "bysource"
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
-# Names in signatures that belong to other packages, or to modules that api.md does not list.
+# Names in signatures that belong to other packages have no page here.
 nitpicky = True
-nitpick_ignore_regex = [(r"py:.*", r".*")]
+nitpick_ignore_regex = [(r"py:.*", r"(?!lpverify\.).*")]
+nitpick_ignore = [("py:class", "lpverify.certificate.exact_linear.ExactNetwork")]
 
 html_theme = "furo"
 html_title = f"lpverify {release}"
@@ -39,23 +42,44 @@ html_show_copyright = False
 html_copy_source = False
 html_show_sourcelink = False
 
-# Files of the repository that are pages here too: a link to one becomes a link to its page.
+# Files of the repository that are pages here too. The page in docs/ is a stub with a link to the file.
 PAGES = {
-    "benchmarks/README.md": "benchmarks.md",
-    "figures/README.md": "figures.md",
-    "CONTRIBUTING.md": "contributing.md",
-    "SECURITY.md": "security.md",
-    "CHANGELOG.md": "changelog.md",
+    "benchmarks/README.md": "benchmarks",
+    "figures/README.md": "figures",
+    "CONTRIBUTING.md": "contributing",
+    "SECURITY.md": "security",
+    "CHANGELOG.md": "changelog",
 }
+LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)#\s]+)")
 
 
-def link_pages(app: Any, docname: str, source: list[str]) -> None:
-    """Point links to files of the repository at the pages that show them."""
-    up = "../" * (docname.count("/") + 1)
-    for path, page in PAGES.items():
-        source[0] = re.sub(rf"\]\({re.escape(up + path)}(?=[)#])", f"](/{page}", source[0])
+def use_pages(app: Any, docname: str, source: list[str]) -> None:
+    """Replace a stub by its file's text, and point links to files of the repository at the pages that show them."""
+    path = Path(app.srcdir, docname + ".md")
+    for file, page in PAGES.items():
+        if page == docname:
+            path = ROOT / file
+            app.env.note_dependency(str(path))
+            source[0] = path.read_text(encoding="utf-8")
+
+    def page_of(link: re.Match[str]) -> str:
+        target = os.path.relpath(path.parent / link[1], ROOT)
+        if target in PAGES:
+            return f"/{PAGES[target]}.md"
+        return "/" + target.removeprefix("docs/") if target.startswith("docs/") else link[1]
+
+    source[0] = LINK.sub(page_of, source[0])
+
+
+def escape_markup(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Docstrings are plain text with double backquotes; a star or a bar in them is no markup."""
+    for at, line in enumerate(lines):
+        parts = line.split("``")
+        lines[at] = "``".join(part if i % 2 else re.sub(r"[*|]", r"\\\g<0>", part) for i, part in enumerate(parts))
 
 
 def setup(app: Any) -> None:
-    """Register the link rewriting."""
-    app.connect("source-read", link_pages)
+    """Register the two."""
+    app.connect("source-read", use_pages)
+    # Before napoleon, which writes markup of its own.
+    app.connect("autodoc-process-docstring", escape_markup, priority=100)
