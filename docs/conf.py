@@ -11,7 +11,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "docs" / "ext"), str(ROOT)]
 
-from lpverify import __version__
+from lpverify import __version__  # noqa: E402  (the path is set above)
 
 project = "lpverify"
 author = "lpverify authors"
@@ -24,6 +24,8 @@ templates_path: list[str] = []
 
 myst_enable_extensions = ["deflist", "colon_fence"]
 myst_heading_anchors = 3
+# Options begin with two hyphens, which are no dash.
+smartquotes = False
 
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
