@@ -17,7 +17,7 @@ project = "lpverify"
 author = "lpverify authors"
 release = version = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "command_options"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "command_options", "docstrings"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
 templates_path: list[str] = []
@@ -27,16 +27,16 @@ myst_heading_anchors = 3
 # Options begin with two hyphens, which are no dash.
 smartquotes = False
 
-autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented"
+autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
-napoleon_numpy_docstring = False
-napoleon_use_ivar = True
+maximum_signature_line_length = 80
 
 # Names in signatures that belong to other packages have no page here.
 nitpicky = True
 nitpick_ignore_regex = [(r"py:.*", r"(?!lpverify\.).*")]
-nitpick_ignore = [("py:class", "lpverify.certificate.exact_linear.ExactNetwork")]
+INTERNAL = ("certificate.exact_linear.ExactNetwork", "certificate.graph.PlainNode", "certificate.graph.PlainMap",
+            "certificate.rigorous_bounds.Network", "linear.AbstractLinearMap")  # fmt: skip
+nitpick_ignore = [("py:class", f"lpverify.{name}") for name in INTERNAL]
 
 html_theme = "furo"
 html_title = f"lpverify {release}"
@@ -73,15 +73,6 @@ def use_pages(app: Any, docname: str, source: list[str]) -> None:
     source[0] = LINK.sub(page_of, source[0])
 
 
-def escape_markup(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Docstrings are plain text with double backquotes; a star or a bar in them is no markup."""
-    for at, line in enumerate(lines):
-        parts = line.split("``")
-        lines[at] = "``".join(part if i % 2 else re.sub(r"[*|]", r"\\\g<0>", part) for i, part in enumerate(parts))
-
-
 def setup(app: Any) -> None:
-    """Register the two."""
+    """Register it."""
     app.connect("source-read", use_pages)
-    # Before napoleon, which writes markup of its own.
-    app.connect("autodoc-process-docstring", escape_markup, priority=100)
