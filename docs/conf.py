@@ -31,12 +31,9 @@ autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
 maximum_signature_line_length = 80
 
-# Names in signatures that belong to other packages have no page here.
+# Names in signatures that belong to other packages have no page here, nor have the checkers' own.
 nitpicky = True
-nitpick_ignore_regex = [(r"py:.*", r"(?!lpverify\.).*")]
-INTERNAL = ("certificate.exact_linear.ExactNetwork", "certificate.graph.PlainNode", "certificate.graph.PlainMap",
-            "certificate.rigorous_bounds.Network", "linear.AbstractLinearMap")  # fmt: skip
-nitpick_ignore = [("py:class", f"lpverify.{name}") for name in INTERNAL]
+nitpick_ignore_regex = [(r"py:.*", r"(?!lpverify\.).*"), (r"py:.*", r"lpverify\.(certificate|linear)\..*")]
 
 html_theme = "furo"
 html_title = f"lpverify {release}"
