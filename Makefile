@@ -3,6 +3,7 @@
 # make soundness     the soundness gate: no wrong verdict on thousands of questions; SOUNDNESS_ARGS chooses parts
 # make figures       install into .venv, draw every figure and table from benchmarks/results into figures/out
 # make figures-data  measure again what they are drawn from: hours on two cores; DATA names the folder of shared data
+# make docs          build docs/_build/html; every warning is an error
 # make bench         time the core kernels with pytest-benchmark; BENCH_ARGS saves and compares
 #
 # PYTHON names the interpreter (3.11 or newer). PIP_ARGS goes to every pip install, for example
@@ -16,7 +17,7 @@ DATA ?= ../shared/data
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test soundness bench figures figures-data clean
+.PHONY: demo test soundness bench docs figures figures-data clean
 
 demo: $(VENV)/.installed
 	$(BIN)/lpverify verify lpverify/assets/digits-demo.safetensors --data digits --eps 0.05 --clip 0 1 \
@@ -63,6 +64,10 @@ bench: $(VENV)/.installed-dev
 	PYTHONPATH=.:benchmarks OMP_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks/test_kernels.py --benchmark-only \
 	    $(BENCH_ARGS)
 
+docs: $(VENV)/.installed-dev
+	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo docs/_build/html/index.html
+
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "lpverify needs Python 3.11 or newer; name one with make PYTHON=python3.11" >&2; exit 1; }
@@ -77,4 +82,4 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build docs/_build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
