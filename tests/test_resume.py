@@ -69,6 +69,38 @@ def test_killed_at_random_moments(server: Any, whole: Path, tmp_path: Path, size
     assert sum(n - 1 for n in together.values()) <= kills * size
 
 
+def test_two_processes_are_killed_and_one_goes_on(server: Any, whole: Path, tmp_path: Path) -> None:
+    """What one process finds, and its workers end with the one that was killed."""
+    run = tmp_path / "run"
+    command = [*VERIFY, "--batch-size", str(SIZE), "--out", str(run)]
+    child = server.start([*command, "--workers", "2"], tmp_path / "log")
+    while not kill_resume.rows(run):
+        time.sleep(0.01)
+    workers = children(child)
+    os.kill(child, 9)
+    assert server.end() == -9 and len(workers) == 2
+    deadline = time.monotonic() + 10
+    while any(map(is_running, workers)):
+        assert time.monotonic() < deadline, "workers outlive their parent"
+        time.sleep(0.02)
+    assert 0 < kill_resume.rows(run) < COUNT
+    assert main(["check", str(run)]) == 0
+    assert server.run(command, tmp_path / "log") == 0
+    assert kill_resume.content(run) == kill_resume.content(whole)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that are still there."""
+    return [int(word) for file in Path(f"/proc/{pid}/task").glob("*/children") for word in file.read_text().split()]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def test_a_full_disk_keeps_the_rows_and_the_run_is_gone_on_with(server: Any, whole: Path, tmp_path: Path) -> None:
     command = [*VERIFY, "--batch-size", str(SIZE), "--out", str(tmp_path / "run")]
     for limit in (20_000, 50_000):
