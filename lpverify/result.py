@@ -21,6 +21,8 @@ class Verdict(enum.StrEnum):
 
 # How the reason begins where a method claims a proof that the checker does not find.
 UNCERTIFIED = "uncertified"
+# How the reason begins where an example was refused by itself and never looked at.
+REFUSED = "refused"
 # How the reason begins where the clean input itself is the counterexample.
 MISCLASSIFIED = "misclassified"
 
@@ -90,6 +92,11 @@ class Result:
     claimed: NDArray[np.float64] | None = None
     leaves: int | None = None
     nodes: int | None = None
+
+    @classmethod
+    def refused(cls, index: int, reason: str, label: int | None = None) -> Result:
+        """The line of an example that cannot be used: unknown, without any claim."""
+        return cls(index, Verdict.UNKNOWN, f"{REFUSED}: {reason}", "none", "", np.zeros(0), 0.0, label)
 
     @property
     def margin_lower(self) -> float:
