@@ -20,9 +20,11 @@ from lpverify.bounds import METHODS, AlphaBound, BoundResult, CrownBound
 from lpverify.bounds.base import AbstractBoundMethod
 from lpverify.bounds.root import Root, root_bounds
 from lpverify.certificate.claim import Claim
+from lpverify.memory import is_out_of_memory
 from lpverify.network import Network, as_numpy
 from lpverify.problem import Region, Specification, row_products
 from lpverify.progress import Batch, Progress, accept, certify, decide, falsify, prove_margins
+from lpverify.replay import replay_of
 from lpverify.result import UNCERTIFIED, Result, Verdict
 from lpverify.search.solve import solve
 from lpverify.session import Session
@@ -87,7 +89,8 @@ def run_batch(
         if i not in progress.decided:
             reason = progress.reasons.get(i, "bounds too loose and no counterexample found")
             decide(session, batch, progress, i, Verdict.UNKNOWN, reason, progress.methods.get(i, settings.method))
-        yield replace(progress.decided[i], seconds=float(progress.seconds[i]), nodes=progress.nodes.get(i))
+        spent, nodes = float(progress.seconds[i]), progress.nodes.get(i)
+        yield replace(progress.decided[i], seconds=spent, nodes=nodes, replay=progress.replays.get(i))
 
 
 def _stages(session: Session) -> list[Stage]:
@@ -196,7 +199,14 @@ def _search(session: Session, batch: Batch, progress: Progress, i: int) -> None:
     if not left > 0:
         progress.reasons.setdefault(i, late)
         return
-    found = solve(session, batch.claims[i], deadline=time.perf_counter() + left, attack_first=False)
+    try:
+        found = solve(session, batch.claims[i], deadline=time.perf_counter() + left, attack_first=False)
+    except Exception as error:
+        # A smaller batch is no help for one example; on a device the CPU may have more.
+        if session.device != "cpu" or not is_out_of_memory(error):
+            raise
+        progress.reasons[i] = "out of memory in the search"
+        return
     proved = np.where(np.isfinite(found.margins), found.margins, np.nan)
     progress.methods[i], progress.nodes[i] = found.method, found.nodes
     if not progress.reasons.get(i, "").startswith(UNCERTIFIED):
@@ -222,6 +232,10 @@ def _solver(
         result = next(results)
         if isinstance(result, Failure):
             progress.methods[i], progress.reasons[i] = method.name, f"{method.name}: {result.reason}"
+            if result.crashed:
+                alone = batch.region.select([i]), batch.spec.select([i])
+                kept = replay_of(session, method, batch.indices[i], batch.labels[i], *alone, result.reason)
+                progress.replays[i] = kept
             return
         certify(session, batch, progress, [i], result, [list(range(result.margins.shape[1]))], method.name)
         _try_solution(session, batch, progress, i, result)

@@ -17,8 +17,8 @@ from lpverify.certificate.claim import Claim, LabelRows, LinearRows
 from lpverify.errors import DataError, ShapeError, UsageError
 from lpverify.evidence import ball_claim
 from lpverify.network import Network, as_numpy
-from lpverify.pipeline import run_batch
 from lpverify.problem import Specification
+from lpverify.recovery import run_batch
 from lpverify.result import Result
 from lpverify.serialize import raw_array
 from lpverify.session import Session

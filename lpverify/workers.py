@@ -50,9 +50,11 @@ class Failure:
 
     Attributes:
         reason: one line, fit for a result's reason.
+        crashed: the process ended by itself, by a signal or otherwise.
     """
 
     reason: str
+    crashed: bool = False
 
 
 class Pool(Generic[Task, Value]):
@@ -178,9 +180,11 @@ class Pool(Generic[Task, Value]):
             self._lose(worker, self._full, outcomes)
         else:
             worker.end()
-            self._lose(worker, f"solver crashed ({worker.fate})", outcomes)
+            self._lose(worker, f"solver crashed ({worker.fate})", outcomes, crashed=True)
 
-    def _lose(self, worker: _Worker, reason: str, outcomes: dict[int, Value | Failure]) -> None:
+    def _lose(
+        self, worker: _Worker, reason: str, outcomes: dict[int, Value | Failure], *, crashed: bool = False
+    ) -> None:
         """End a worker and give its task up, or the run if not one worker has ever been ready."""
         self._end(worker)
         if not worker.ready:
@@ -188,7 +192,7 @@ class Pool(Generic[Task, Value]):
             if not self._proven:
                 hint = "" if self._memory is None else f"; the memory limit, {_gib(self._memory)}, may be too small"
                 raise SolverError(reason + hint)
-        outcomes[worker.done()] = Failure(reason)
+        outcomes[worker.done()] = Failure(reason, crashed and worker.ready)
 
     def _end(self, worker: _Worker) -> None:
         worker.end()

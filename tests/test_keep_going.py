@@ -1,4 +1,4 @@
-"""``lpverify verify --keep-going``: examples that cannot be used get a line without a claim, the others their answers."""
+"""``lpverify verify --keep-going``: an example that cannot be used gets a line without a claim, the others answers."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def run_stream(
                         place, classes = places[result.index], job.network.output_size
                         claim = claim_of(settings, job.x[place], int(job.y[place]), classes)
                         with watch("write"):
-                            run.add(result, claim, place=order[result.index], **more)
+                            result = run.add(result, claim, place=order[result.index], **more)
                     tally.add(result)
             except BaseException as error:
                 if run is not None:
