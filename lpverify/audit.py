@@ -30,6 +30,7 @@ from lpverify.certificate.exact_region import point_meant
 from lpverify.certificate.graph import PlainNetwork, read_network
 from lpverify.certificate.proof import Certificate, decode, decode_witness
 from lpverify.errors import CertificateError, DataError, UsageError
+from lpverify.result import REFUSED
 from lpverify.run_folder import NETWORK, PROPERTY, RADII, RESULTS, SUMMARY
 from lpverify.store import STORE, read_store
 from lpverify.vnnlib import Property, read_property
@@ -94,6 +95,11 @@ class Run:
     def is_detection(self) -> bool:
         """Whether this is a run of ``lpverify detect``, whose claims are about predicted classes."""
         return any("flagged" in line.record for line in self.lines)
+
+    @property
+    def has_refused(self) -> bool:
+        """Whether examples were left out because they could not be used (``verify --keep-going``)."""
+        return any(str(line.record.get("reason", "")).startswith(REFUSED) for line in self.lines)
 
     @property
     def is_radius(self) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,16 @@ from numpy.typing import NDArray
 
 from lpverify.arrayfile import read_npz
 from lpverify.datasets import DATASETS
-from lpverify.errors import DataError, ShapeError, UsageError
+from lpverify.errors import DataError, ExampleError, ShapeError, UsageError
+from lpverify.refusals import (
+    BEYOND_ONE,
+    SCALE_SHARE,
+    beyond_one,
+    not_finite,
+    outside,
+    whole_labels,
+    wrong_labels,
+)
 
 Array = NDArray[Any]
 SPLITS = ("train", "test")
@@ -24,11 +34,12 @@ class Examples:
     """Inputs with their labels.
 
     Attributes:
-        x: (N, *shape) float32 or float64, finite.
+        x: (N, *shape) float32 or float64, finite but for the refused ones.
         y: (N,) int64, or None where the file has no labels.
         num_classes: number of classes of a named data set, None for a file.
         sha256: of shape, dtype and bytes of x and y, the same wherever they were read from.
         source: the name or path that was loaded, for messages and records.
+        refused: why an example cannot be used, by position; only in data that were loaded with ``keep_going``.
     """
 
     x: Array
@@ -36,13 +47,19 @@ class Examples:
     num_classes: int | None
     sha256: str
     source: str = ""
+    refused: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.x)
 
 
 def load_data(
-    name_or_path: str, *, data_dir: Path | None = None, split: str = "test", scale: float | None = None
+    name_or_path: str,
+    *,
+    data_dir: Path | None = None,
+    split: str = "test",
+    scale: float | None = None,
+    keep_going: bool = False,
 ) -> Examples:
     """Load a named data set or FILE.npz (``x`` and, for label claims, ``y``).
 
@@ -53,6 +70,7 @@ def load_data(
             below. Without it OpenML is asked, through scikit-learn's cache; digits and toy2d need neither.
         split: "train" or "test"; a file has no splits.
         scale: divide a file's x by this, in its float dtype; integers become float32 first.
+        keep_going: note in ``refused`` what would be raised about single examples of a file.
 
     Raises:
         DataError: if the data cannot be had or are refused: not finite, object arrays, labels that are no
@@ -73,33 +91,42 @@ def load_data(
     arrays = read_npz(Path(name_or_path), ("x", "y"))
     if "x" not in arrays:
         raise DataError(f"{name_or_path}: no array named x; save it with numpy.savez(FILE, x=..., y=...)")
-    return make_examples(_scaled(arrays["x"], scale), arrays.get("y"), None, name_or_path)
+    return make_examples(_scaled(arrays["x"], scale), arrays.get("y"), None, name_or_path, keep_going=keep_going)
 
 
-def make_examples(x: Array, y: Array | None, num_classes: int | None = None, source: str = "data") -> Examples:
+def make_examples(
+    x: Array, y: Array | None, num_classes: int | None = None, source: str = "data", *, keep_going: bool = False
+) -> Examples:
     """Examples from arrays, with the checks that need no network.
 
+    Args:
+        keep_going: as in ``load_data``; labels may then be floats, of which the whole ones are taken.
+
     Raises:
-        DataError: if x is empty, not (N, ...) or not finite, or y is not (N,) integers within ``num_classes``.
+        DataError: if x is empty, not (N, ...) or not finite, or y is not (N,) integers within ``num_classes``; an
+            ExampleError where only single examples are at fault.
     """
     with np.errstate(invalid="ignore"):  # a signalling NaN
         x = np.ascontiguousarray(x if x.dtype in (np.float32, np.float64) else x.astype(np.float32))
     if x.ndim < 2 or not x.size:
         raise ShapeError(f"{source}: x has shape {x.shape}, expected (examples, ...) with at least one value")
-    finite = np.isfinite(x)
-    if not finite.all():
-        place = np.argwhere(~finite)[0].tolist()
-        value = x[tuple(place)]
-        raise DataError(f"{source}: example {place[0]}, input {tuple(place[1:])} is {value}; inputs must be finite")
+    refused = not_finite(x)
+    if refused and not keep_going:
+        first = min(refused)
+        raise ExampleError(f"{source}: example {first}, {refused[first]}; inputs must be finite")
     if y is not None:
-        if y.dtype.kind not in "iu":
-            raise DataError(f"{source}: labels y have dtype {y.dtype}, expected integers")
         if y.shape != (len(x),):
             raise ShapeError(f"{source}: labels y have shape {y.shape}, expected ({len(x)},)")
-        if y.dtype == np.uint64 and (y > np.iinfo(np.int64).max).any():
-            raise DataError(f"{source}: label of example {int(y.argmax())}: {y.max()} is out of range")
+        if keep_going and y.dtype.kind in "iuf":
+            y, wrong = whole_labels(y)
+            refused = {**wrong, **refused}
+        elif y.dtype.kind not in "iu":
+            kind = ExampleError if y.dtype.kind == "f" else DataError
+            raise kind(f"{source}: labels y have dtype {y.dtype}, expected integers")
+        elif y.dtype == np.uint64 and (y > np.iinfo(np.int64).max).any():
+            raise ExampleError(f"{source}: label of example {int(y.argmax())}: {y.max()} is out of range")
         y = np.ascontiguousarray(y, dtype=np.int64)
-    found = Examples(x, y, num_classes, _digest(x, y), source)
+    found = Examples(x, y, num_classes, _digest(x, y), source, refused)
     if num_classes is not None:
         check_labels(found, num_classes)
     return found
@@ -123,7 +150,8 @@ def select(examples: Examples, index: str) -> tuple[NDArray[np.int64], Examples]
     order = np.array(chosen, dtype=np.int64)
     x = examples.x[order]
     y = None if examples.y is None else examples.y[order]
-    return order, Examples(x, y, examples.num_classes, _digest(x, y), examples.source)
+    refused = {place: examples.refused[i] for place, i in enumerate(chosen) if i in examples.refused}
+    return order, Examples(x, y, examples.num_classes, _digest(x, y), examples.source, refused)
 
 
 def check_range(examples: Examples, clip: tuple[Any, Any] | None) -> None:
@@ -135,7 +163,7 @@ def check_range(examples: Examples, clip: tuple[Any, Any] | None) -> None:
     if clip is None or float(clip[1]) > 1:
         return
     largest = float(examples.x.max())
-    if largest > 1.5:
+    if largest > BEYOND_ONE:
         example = int(np.argmax(examples.x.reshape(len(examples), -1).max(1)))
         advice = "pass --scale 255" if largest <= 255 else "check the data's scale"
         raise DataError(
@@ -148,7 +176,7 @@ def check_inside(examples: Examples, eps: str, clip: tuple[str, str] | None) -> 
     """Refuse inputs that lie further than eps outside the clip: nothing is left of their balls.
 
     Raises:
-        DataError: naming the first such example (counted within ``examples``) and its value.
+        ExampleError: naming the first such example (counted within ``examples``) and its value.
     """
     if clip is None:
         return
@@ -157,10 +185,30 @@ def check_inside(examples: Examples, eps: str, clip: tuple[str, str] | None) -> 
     bad = np.argwhere((flat < low) | (flat > high))
     if len(bad):
         example, unit = bad[0]
-        raise DataError(
+        raise ExampleError(
             f"{examples.source}: input {unit} of selected example {example} is {flat[example, unit]:g}, further than "
             f"eps {eps} outside --clip {clip[0]} {clip[1]}; give the clip that the data keeps"
         )
+
+
+def refusals(examples: Examples, num_classes: int, eps: str, clip: tuple[str, str] | None) -> dict[int, str]:
+    """Why examples cannot be used for a label claim, by position: all that the checks here say of single ones.
+
+    Raises:
+        DataError: if there are no labels, or if so many examples have values far above 1 in spite of the clip (more
+            than SCALE_SHARE) that it is the scale of the data set that is wrong.
+    """
+    if examples.y is None:
+        check_labels(examples, num_classes)
+    assert examples.y is not None
+    found: dict[int, str] = {}
+    if clip is not None:
+        large = beyond_one(examples.x, clip)
+        if len(large) > SCALE_SHARE * len(examples):
+            check_range(replace(examples, x=np.where(np.isfinite(examples.x), examples.x, 0)), clip)
+        found = {**outside(examples.x, eps, clip), **large}
+    found = {**wrong_labels(examples.y, num_classes), **found, **examples.refused}
+    return dict(sorted(found.items()))
 
 
 def check_shape(examples: Examples, input_shape: tuple[int, ...]) -> None:
@@ -183,13 +231,13 @@ def check_labels(examples: Examples, num_classes: int) -> NDArray[np.int64]:
     """The labels, for a claim about ``num_classes`` outputs.
 
     Raises:
-        DataError: if there are none, or one is out of range; the message names the example.
+        DataError: if there are none; an ExampleError, which names it, if one is out of range.
     """
     if examples.y is None:
         raise DataError(f"{examples.source}: no labels; add an integer array y to the file")
     bad = np.flatnonzero((examples.y < 0) | (examples.y >= num_classes))
     if len(bad):
-        raise DataError(
+        raise ExampleError(
             f"{examples.source}: label of example {bad[0]}: {examples.y[bad[0]]} is not in 0..{num_classes - 1}"
         )
     return examples.y

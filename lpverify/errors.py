@@ -36,6 +36,10 @@ class DataError(LpverifyError, ValueError):
     exit_code = 4
 
 
+class ExampleError(DataError):
+    """One example by itself is refused; the others may be good."""
+
+
 class ShapeError(DataError):
     """An array has the wrong shape: the message gives the argument, what was got and what was expected."""
 

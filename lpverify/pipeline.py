@@ -20,9 +20,11 @@ from lpverify.bounds import METHODS, AlphaBound, BoundResult, CrownBound
 from lpverify.bounds.base import AbstractBoundMethod
 from lpverify.bounds.root import Root, root_bounds
 from lpverify.certificate.claim import Claim
+from lpverify.memory import is_out_of_memory
 from lpverify.network import Network, as_numpy
 from lpverify.problem import Region, Specification, row_products
 from lpverify.progress import Batch, Progress, accept, certify, decide, falsify, prove_margins
+from lpverify.replay import replay_of
 from lpverify.result import UNCERTIFIED, Result, Verdict
 from lpverify.search.solve import solve
 from lpverify.session import Session
@@ -136,8 +138,9 @@ def finish(session: Session, left: OpenExample) -> Result:
 
 
 def _result(progress: Progress, i: int) -> Result:
-    """The result of a decided example, with the time and the nodes that it took."""
-    return replace(progress.decided[i], seconds=float(progress.seconds[i]), nodes=progress.nodes.get(i))
+    """The result of a decided example, with the time and the nodes that it took, and what is kept of a crash."""
+    spent, nodes = float(progress.seconds[i]), progress.nodes.get(i)
+    return replace(progress.decided[i], seconds=spent, nodes=nodes, replay=progress.replays.get(i))
 
 
 def _stages(session: Session) -> list[Stage]:
@@ -236,7 +239,14 @@ def _search(session: Session, batch: Batch, progress: Progress, i: int) -> None:
     if not left > 0:
         progress.reasons.setdefault(i, late)
         return
-    found = solve(session, batch.claims[i], deadline=time.perf_counter() + left, attack_first=False)
+    try:
+        found = solve(session, batch.claims[i], deadline=time.perf_counter() + left, attack_first=False)
+    except Exception as error:
+        # A smaller batch is no help for one example; on a device the CPU may have more.
+        if session.device != "cpu" or not is_out_of_memory(error):
+            raise
+        progress.reasons[i] = "out of memory in the search"
+        return
     proved = np.where(np.isfinite(found.margins), found.margins, np.nan)
     progress.methods[i], progress.nodes[i] = found.method, found.nodes
     if not progress.reasons.get(i, "").startswith(UNCERTIFIED):
@@ -257,6 +267,9 @@ def _solve(session: Session, batch: Batch, progress: Progress) -> None:
     (result,) = session.solve(method, batch.region, batch.spec, left)
     if isinstance(result, Failure):
         progress.methods[0], progress.reasons[0] = method.name, f"{method.name}: {result.reason}"
+        if result.crashed:
+            asked = batch.indices[0], batch.labels[0], batch.region, batch.spec
+            progress.replays[0] = replay_of(session, method, *asked, result.reason)
         return
     certify(session, batch, progress, [0], result, [list(range(result.margins.shape[1]))], method.name)
     _try_solution(session, batch, progress, 0, result)

@@ -73,6 +73,16 @@ def write_program(program: Program, path: Path, name: str = "program", comments:
         file.writelines(line + "\n" for line in lines)
 
 
+def mps_bytes(program: Program, name: str = "program") -> bytes:
+    """The bytes of a program's .mps.gz file.
+
+    Raises:
+        ProgramError: as ``write_program``.
+    """
+    _check(program)
+    return gzip.compress("".join(line + "\n" for line in _mps(program, name)).encode("ascii"), 6, mtime=0)
+
+
 def file_kind(path: Path) -> str:
     """The format that a path's ending asks for, ".mps" or ".lp".
 

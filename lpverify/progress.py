@@ -24,7 +24,7 @@ from lpverify.errors import SoundnessError
 from lpverify.evidence import certificate
 from lpverify.network import as_numpy
 from lpverify.problem import Region, Specification
-from lpverify.result import MISCLASSIFIED, UNCERTIFIED, Counterexample, Result, Verdict
+from lpverify.result import MISCLASSIFIED, UNCERTIFIED, Counterexample, Replay, Result, Verdict
 from lpverify.session import Session
 from lpverify.settings import Settings
 from lpverify.witness import witness_at
@@ -64,6 +64,7 @@ class Progress:
         root: CROWN's root bounds and the examples that they are for.
         proposals: the last certificate proposed for an undecided example.
         nodes: how many the search bounded, of examples that it was tried on.
+        replays: what is kept of solvers that crashed.
         deadline: when the batch must stop (``time.perf_counter``).
     """
 
@@ -79,6 +80,7 @@ class Progress:
     root: tuple[list[int], Root] | None = None
     proposals: dict[int, Certificate] = field(default_factory=dict)
     nodes: dict[int, int] = field(default_factory=dict)
+    replays: dict[int, Replay | None] = field(default_factory=dict)
     deadline: float | None = None
 
     def open(self, batch: Batch) -> list[int]:

@@ -21,6 +21,8 @@ class Verdict(enum.StrEnum):
 
 # How the reason begins where a method claims a proof that the checker does not find.
 UNCERTIFIED = "uncertified"
+# How the reason begins where an example was refused by itself and never looked at.
+REFUSED = "refused"
 # How the reason begins where the clean input itself is the counterexample.
 MISCLASSIFIED = "misclassified"
 
@@ -57,6 +59,14 @@ class Counterexample:
         return "" if self.agrees else f"the float32 forward pass gives {self.margin_float32:.3g} at the witness"
 
 
+@dataclass(frozen=True)
+class Replay:
+    """What is kept of a solver that crashed: a text for people, and its program's file (.mps.gz), empty without one."""
+
+    text: str
+    program: bytes
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
     """The answer for one example.
@@ -74,6 +84,9 @@ class Result:
         claimed: (m,) lower bounds that engines and solvers claim, proved or not; NaN where none.
         leaves: of the certificate, where they were counted.
         nodes: that a search bounded, where there was one.
+        replay: of the example's solver, where it crashed.
+        notes: faults of the run that came between the result before and this one, such as memory that ran out. No
+            note holds a semicolon.
     """
 
     index: int
@@ -90,6 +103,13 @@ class Result:
     claimed: NDArray[np.float64] | None = None
     leaves: int | None = None
     nodes: int | None = None
+    notes: tuple[str, ...] = ()
+    replay: Replay | None = None
+
+    @classmethod
+    def refused(cls, index: int, reason: str, label: int | None = None) -> Result:
+        """The line of an example that cannot be used: unknown, without any claim."""
+        return cls(index, Verdict.UNKNOWN, f"{REFUSED}: {reason}", "none", "", np.zeros(0), 0.0, label)
 
     @property
     def margin_lower(self) -> float:
@@ -112,6 +132,7 @@ class Result:
             "margin_claimed": claimed if math.isfinite(claimed) else None,
             "seconds": round(self.seconds, 6),
             **counted,
+            **({"notes": "; ".join(self.notes)} if self.notes else {}),
             "certificate": certificate,
             "counterexample": counterexample,
         }

@@ -7,6 +7,7 @@
     RUN/network.lpnet                   the lowered network, by whose SHA-256 the evidence names it
     RUN/certificates/000012.lpcert      the proof for example 12
     RUN/counterexamples/000012.lpwit    the witness for example 12
+    RUN/crashes/000012.txt, .mps.gz     what is kept of a solver that crashed on example 12, for a replay
     RUN/property.vnnlib[.gz]            the property, in a run about one; its claims take the examples' place
 
 An example's evidence is written first, under a temporary name, synced and renamed; then its row, synced; then its
@@ -24,6 +25,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -52,7 +54,10 @@ PROPERTY = ("property.vnnlib", "property.vnnlib.gz")
 GZIP = b"\x1f\x8b"
 CERTIFICATES, CERTIFICATE_SUFFIX = "certificates", ".lpcert"
 COUNTEREXAMPLES, COUNTEREXAMPLE_SUFFIX = "counterexamples", ".lpwit"
+CRASHES, CRASH_SUFFIX, CRASH_PROGRAM = "crashes", ".txt", ".mps.gz"
 TEMPORARY = ".tmp"
+# So many crashes are kept of a run.
+MOST_CRASHES = 20
 # What is written as null.
 NO_RADIUS = {"certified": math.nan, "attacked": math.inf, "exact_lower": math.nan, "exact_upper": math.nan}
 JOURNALS = ("-wal", "-shm", "-journal")
@@ -168,8 +173,11 @@ class RunFolder:
         """Store the bytes of a VNN-LIB file, gzipped or not."""
         write_atomic(self.path / PROPERTY[data.startswith(GZIP)], data, sync=True)
 
-    def add(self, result: Result, claim: Claim, *, place: int | None = None, **also: Any) -> None:
+    def add(self, result: Result, claim: Claim, *, place: int | None = None, **also: Any) -> Result:
         """Store one result: its evidence first, then its row and line with what it says besides (``also``).
+
+        Returns:
+            The result as it was stored: where a solver's crash was kept, its reason says so.
 
         Raises:
             ResourceError: if the disk refuses; the lines and files before this one are intact.
@@ -177,8 +185,11 @@ class RunFolder:
         witness = None
         if result.counterexample is not None:
             witness = witness_of(result.counterexample, claim, self.network_sha256).encode()
+        result, crash = self._store_crash(result)
         certificate = self._store_certificate(result.index, result.certificate)
-        self.add_record({**result.record(certificate, self._store_witness(result.index, witness)), **also}, place)
+        record = result.record(certificate, self._store_witness(result.index, witness))
+        self.add_record({**record, **crash, **also}, place)
+        return result
 
     def add_radius(self, found: RadiusResult, label: int) -> None:
         """Store one example's radii, its evidence first; radii that are infinite or unknown are written as null."""
@@ -193,6 +204,20 @@ class RunFolder:
             "certificate": self._store_certificate(found.index, found.certificate),
             "counterexample": self._store_witness(found.index, found.counterexample),
         })  # fmt: skip
+
+    def _store_crash(self, result: Result) -> tuple[Result, dict[str, str]]:
+        """Write what is kept of a crash, if there is something and not too much of it yet; what the line says of it."""
+        folder = self.path / CRASHES
+        if result.replay is None or len([p for p in _listed(folder) if p.suffix == CRASH_SUFFIX]) >= MOST_CRASHES:
+            return result, {}
+        with disk(folder):
+            folder.mkdir(exist_ok=True)
+        name = folder / f"{result.index:06d}"
+        if result.replay.program:
+            write_atomic(name.with_suffix(CRASH_PROGRAM), result.replay.program)
+        write_atomic(name.with_suffix(CRASH_SUFFIX), result.replay.text.encode())
+        said = replace(result, reason=f"{result.reason}; kept in {CRASHES}/ for a replay")
+        return said, {"crash": f"{CRASHES}/{name.name}{CRASH_SUFFIX}"}
 
     def _store_certificate(self, index: int, data: bytes | None) -> str | None:
         """Write a certificate, if there is one, and return its path in the folder."""
@@ -249,7 +274,7 @@ def _restored(folder: Path, record: dict[str, Any]) -> Result:
     return Result(
         **{name: record[name] for name in names}, verdict=Verdict(record["verdict"]), semantics="",
         margins=np.array([lower]), counterexample=counterexample, leaves=record.get("leaves"),
-        nodes=record.get("nodes"),
+        nodes=record.get("nodes"), notes=tuple(filter(None, record.get("notes", "").split("; "))),
     )  # fmt: skip
 
 
@@ -331,9 +356,13 @@ def disk(path: Path) -> Iterator[None]:
 def _remove_run(path: Path) -> None:
     """Remove what a run writes; refuse before removing anything if there is something else."""
     ours = [path / name for name in (RESULTS, RADII, SUMMARY, NETWORK, *PROPERTY, STORE)]
-    folders = {path / CERTIFICATES: CERTIFICATE_SUFFIX, path / COUNTEREXAMPLES: COUNTEREXAMPLE_SUFFIX}
-    for folder, suffix in folders.items():
-        ours.extend(p for p in _listed(folder) if p.name.removesuffix(TEMPORARY).endswith(suffix))
+    folders: dict[Path, tuple[str, ...]] = {
+        path / CERTIFICATES: (CERTIFICATE_SUFFIX,),
+        path / COUNTEREXAMPLES: (COUNTEREXAMPLE_SUFFIX,),
+        path / CRASHES: (CRASH_SUFFIX, CRASH_PROGRAM),
+    }
+    for folder, suffixes in folders.items():
+        ours.extend(p for p in _listed(folder) if p.name.removesuffix(TEMPORARY).endswith(suffixes))
     journals = [path / (STORE + suffix) for suffix in JOURNALS]
     known = {*ours, *(p.with_name(p.name + TEMPORARY) for p in ours), *journals, *folders, path / LOCK}
     for found in (p for folder in (path, *folders) for p in _listed(folder)):

@@ -17,6 +17,7 @@ from lpverify.bounds.base import AbstractBoundMethod, BoundResult
 from lpverify.certificate import rigorous
 from lpverify.certificate.graph import parse_network
 from lpverify.errors import UsageError
+from lpverify.memory import is_out_of_memory, require_memory
 from lpverify.network import Network
 from lpverify.problem import Region, Specification
 from lpverify.serialize import network_bytes
@@ -59,13 +60,30 @@ class Session:
     """One network made ready for the engines, for exact evaluation, for the checker and for solvers.
 
     A context manager: leaving it ends the solvers' processes.
+
+    Attributes:
+        device: where the engines work now; the CPU once the settings' device has failed.
+        most: examples at once, after ``halvings`` for want of memory; None: as many as asked.
+        notes: what the next result must say of faults.
+        replays: how many crashes of solvers were kept for a replay.
     """
 
     def __init__(self, network: Network, settings: Settings) -> None:
         require_device(settings.device)
+        require_memory(network, settings)
         exact = network.detach().to(torch.float64, "cpu")
         self.exact, self.settings = exact, settings
-        self.engine = exact.to(DTYPES[settings.dtype], settings.device)
+        self.device, self.halvings = settings.device, 0
+        self.most: int | None = None
+        self.notes: list[str] = []
+        self.replays = 0
+        try:
+            self.engine = exact.to(DTYPES[settings.dtype], settings.device)
+        except RuntimeError as error:
+            if settings.device == "cpu" or not is_out_of_memory(error):
+                raise
+            self.notes.append(f"out of memory on {settings.device} for the network: went on on the CPU")
+            self.move_to_cpu()
         self.single = exact.to(torch.float32)
         self.plain = parse_network(network_bytes(exact))
         self.checker = rigorous.Network(self.plain)
@@ -85,6 +103,17 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._pool.close()
+
+    def move_to_cpu(self) -> None:
+        """Go on on the CPU, with batches as they were asked for."""
+        self.engine = self.exact.to(DTYPES[self.settings.dtype], "cpu")
+        self.device, self.most, self.halvings = "cpu", None, 0
+
+    def take_notes(self) -> tuple[str, ...]:
+        """The notes for the next result; they are not said twice."""
+        notes = tuple(self.notes)
+        self.notes.clear()
+        return notes
 
     @property
     def batch_size(self) -> int:

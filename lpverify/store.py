@@ -13,7 +13,9 @@ ended leaves a single file, which can be read where nothing can be written.
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
+import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +29,8 @@ from lpverify.errors import CertificateError, ResourceError, UsageError
 STORE = "run.sqlite"
 FORMAT = 1
 FINISHED = "finished"
+# SQLite's errors where the folder cannot be written or the disk is full.
+UNWRITABLE = ("SQLITE_IOERR", "SQLITE_FULL", "SQLITE_CANTOPEN", "SQLITE_READONLY")
 SCHEMA = (
     "CREATE TABLE run (id INTEGER PRIMARY KEY CHECK (id = 1), format INTEGER NOT NULL, command TEXT NOT NULL, "
     "model TEXT NOT NULL, data TEXT NOT NULL, options TEXT NOT NULL, began TEXT NOT NULL, ended TEXT, summary TEXT)",
@@ -166,15 +170,25 @@ def read_store(folder: Path) -> Stored | None:
     try:
         try:
             return _read(address, path)
-        except sqlite3.OperationalError:
-            # Where nothing can be written, a store without a journal is read as it is.
-            if (folder / f"{STORE}-wal").exists():
+        except sqlite3.OperationalError as error:
+            # Where nothing can be written, a store without a journal is read as it is, one with a journal as a copy.
+            if not (folder / f"{STORE}-wal").exists():
+                return _read(address + "&immutable=1", path)
+            if not error.sqlite_errorname.startswith(UNWRITABLE):
                 raise
-            return _read(address + "&immutable=1", path)
+            return _read_copy(path)
     except sqlite3.Error as error:
         raise CertificateError(f"{path}: cannot be read ({error}); it is damaged, or another program's") from None
     except ResourceError as error:
         raise CertificateError(str(error)) from None
+
+
+def _read_copy(path: Path) -> Stored | None:
+    """Read a store and its journal in another folder: SQLite writes an index beside them, and a disk may be full."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in (STORE, f"{STORE}-wal"):
+            shutil.copyfile(path.with_name(name), Path(folder) / name)
+        return _read((Path(folder) / STORE).as_uri(), path)
 
 
 def _read(address: str, path: Path) -> Stored | None:

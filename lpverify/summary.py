@@ -37,6 +37,7 @@ class Tally:
         methods: for every deciding method, its results by verdict.
         seconds: for every deciding method, the time of its examples.
         reasons: the unknown results by reason; the uncertified ones, each with its own words, are one.
+        notes: faults of the run, each once, in the order of the results.
         trees, leaves: proofs by a split tree of several leaves, and the leaves of all of these.
     """
 
@@ -46,6 +47,7 @@ class Tally:
     methods: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     reasons: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
     trees: int = 0
     leaves: int = 0
 
@@ -54,6 +56,7 @@ class Tally:
         self.verdicts[result.verdict.value] += 1
         self.methods[result.method][result.verdict.value] += 1
         self.seconds[result.method] += result.seconds
+        self.notes.extend(note for note in result.notes if note not in self.notes)
         if (result.leaves or 0) > 1:
             self.trees += 1
             self.leaves += result.leaves or 0
@@ -114,6 +117,7 @@ def summary(tally: Tally, **parts: Any) -> dict[str, Any]:
             for name, counts in tally.methods.items()
         },
         "unknown_reasons": dict(tally.reasons),
+        "notes": list(tally.notes),
         **parts,
     }
 

@@ -39,6 +39,7 @@ def print_summary(summary: dict[str, Any], stream: TextIO | None = None) -> None
         lines.append(f"unknown because: {reasons}")
     if summary["float32_disagrees"]:
         lines.append(f"counterexamples that the float32 forward pass does not show: {summary['float32_disagrees']}")
+    lines.extend(f"note: {note}" for note in summary.get("notes", ()))
     console.print("\n".join(lines), highlight=False, markup=False)
 
 

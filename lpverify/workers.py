@@ -52,9 +52,11 @@ class Failure:
 
     Attributes:
         reason: one line, fit for a result's reason.
+        crashed: the process ended by itself, by a signal or otherwise.
     """
 
     reason: str
+    crashed: bool = False
 
 
 class Pool(Generic[Task, Value]):
@@ -222,9 +224,11 @@ class Pool(Generic[Task, Value]):
             self._lose(worker, self._full, outcomes)
         else:
             worker.end()
-            self._lose(worker, f"{self._what} crashed ({worker.fate})", outcomes)
+            self._lose(worker, f"{self._what} crashed ({worker.fate})", outcomes, crashed=True)
 
-    def _lose(self, worker: _Worker, reason: str, outcomes: deque[tuple[int, Value | Failure]]) -> None:
+    def _lose(
+        self, worker: _Worker, reason: str, outcomes: deque[tuple[int, Value | Failure]], *, crashed: bool = False
+    ) -> None:
         """End a worker and give its task up, or the run if not one worker has ever been ready."""
         self._end(worker)
         if not worker.ready:
@@ -232,7 +236,7 @@ class Pool(Generic[Task, Value]):
             if not self._proven:
                 hint = "" if self._memory is None else f"; the memory limit, {_gib(self._memory)}, may be too small"
                 raise SolverError(reason + hint)
-        outcomes.append((worker.done(), Failure(reason)))
+        outcomes.append((worker.done(), Failure(reason, crashed and worker.ready)))
 
     def _end(self, worker: _Worker) -> None:
         worker.end()

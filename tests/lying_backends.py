@@ -13,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from lpverify.backends.base import AbstractBackend, AbstractSession, Solution, Status
+from lpverify.backends.cvxpy import CvxpyBackend
 from lpverify.backends.highs import HighsBackend
 from lpverify.program import Array, Program
 
@@ -127,4 +128,5 @@ class FaultyBackend(AbstractBackend):
 
     def solve(self, program: Program, *, time_limit: float = math.inf, stop_at: float | None = None) -> Solution:
         """Honest, as methods try one column so before a run."""
-        return HighsBackend().solve(program, time_limit=time_limit, stop_at=stop_at)
+        honest = HighsBackend() if program.cone is None else CvxpyBackend()
+        return honest.solve(program, time_limit=time_limit, stop_at=stop_at)

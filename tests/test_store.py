@@ -52,6 +52,28 @@ def test_rows_of_a_killed_process_are_there(tmp_path: Path) -> None:
     again.close()
 
 
+def test_a_journal_on_a_full_disk_is_read_as_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite makes an index beside a journal, for which there may be no room; other errors are told."""
+    import lpverify.store
+
+    filled(tmp_path, 3)
+    left, read, said = copied(tmp_path, tmp_path / "left"), lpverify.store._read, ["SQLITE_IOERR_SHMSIZE"]
+
+    def refuse(address: str, path: Path) -> Any:
+        if "left" in address:
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorname = said[0]
+            raise error
+        return read(address, path)
+
+    monkeypatch.setattr(lpverify.store, "_read", refuse)
+    stored = read_store(left)
+    assert stored is not None and list(stored.records) == [record(i) for i in range(3)]
+    said[0] = "SQLITE_BUSY"
+    with pytest.raises(CertificateError, match="disk I/O error"):
+        read_store(left)
+
+
 def test_a_torn_journal_gives_the_rows_before_it(tmp_path: Path) -> None:
     filled(tmp_path, 6)
     journal = (tmp_path / f"{STORE}-wal").read_bytes()

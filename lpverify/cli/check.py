@@ -38,7 +38,9 @@ def check(run: Path, exact: bool, data: str | None, **source: Any) -> None:
 
         if opened is not None and opened.asked is not None:
             raise UsageError("--data: the run is about a property, not about examples; leave --data out")
-        examples = load_data(data, **source)
+        # Of examples that a run left out nothing is claimed: they may be as bad as they were.
+        lenient = opened is not None and opened.has_refused
+        examples = load_data(data, **source, keep_going=lenient)
     if opened is None:
         from lpverify.cli.cascade import check_cascade
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lpverify.errors import DataError
+from lpverify.errors import DataError, ExampleError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,13 +27,21 @@ SETTINGS = (
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A network and the chosen examples: ``indices`` (K,) in the data set, ``x`` (K, ...), ``y`` (K,) (or (0,))."""
+    """A network and the chosen examples: ``indices`` (K,) in the data set, ``x`` (K, ...), ``y`` (K,) (or (0,)).
+
+    Attributes:
+        examples: the chosen ones, those included that are refused by themselves.
+        refused: why, by index in the data set; ``indices``, ``x`` and ``y`` are without them.
+        asked: (K + refused,) all chosen indices, in order.
+    """
 
     network: Network
     examples: Examples
     indices: NDArray[np.int64]
     x: NDArray[Any]
     y: NDArray[np.int64]
+    asked: NDArray[np.int64]
+    refused: dict[int, str] = field(default_factory=dict)
 
 
 def load_network(model: Path, given: dict[str, Any]) -> Network:
@@ -61,13 +69,34 @@ def examples_for(network: Network, given: dict[str, Any], *, labelled: bool = Tr
     """``load_job`` for a network that is there."""
     from lpverify.data import check_inside, check_range, check_shape, load_data, select
 
-    every = load_data(given["data"], **{name: given[name] for name in SOURCE})
-    indices, examples = select(every, given["index"] if given["index"] is not None else f"0:{len(every)}")
-    check_shape(examples, network.shapes[0])
-    check_range(examples, given["clip"])
-    if given.get("eps") is not None:
-        check_inside(examples, given["eps"], given["clip"])
-    return Job(network, examples, indices, examples.x, _labels(examples, network.output_size, labelled))
+    keep_going = bool(given.get("keep_going"))
+    try:
+        every = load_data(given["data"], **{name: given[name] for name in SOURCE}, keep_going=keep_going)
+        indices, examples = select(every, given["index"] if given["index"] is not None else f"0:{len(every)}")
+        check_shape(examples, network.shapes[0])
+        if keep_going:
+            return _without_refused(network, examples, indices, given)
+        check_range(examples, given["clip"])
+        if given.get("eps") is not None:
+            check_inside(examples, given["eps"], given["clip"])
+        y = _labels(examples, network.output_size, labelled)
+    except ExampleError as error:
+        hint = "; --keep-going goes on with the other examples" if "keep_going" in given else ""
+        raise ExampleError(f"{error}{hint}") from None
+    return Job(network, examples, indices, examples.x, y, indices)
+
+
+def _without_refused(network: Network, examples: Examples, indices: NDArray[np.int64], given: dict[str, Any]) -> Job:
+    """The job of the examples that can be used, with the reasons of the others."""
+    import numpy as np
+
+    from lpverify.data import refusals
+
+    found = refusals(examples, network.output_size, given["eps"], given["clip"])
+    kept = np.array([place for place in range(len(examples)) if place not in found], dtype=np.int64)
+    assert examples.y is not None
+    refused = {int(indices[place]): reason for place, reason in found.items()}
+    return Job(network, examples, indices[kept], examples.x[kept], examples.y[kept], indices, refused)
 
 
 def _labels(examples: Examples, classes: int, labelled: bool) -> NDArray[np.int64]:
@@ -115,7 +144,9 @@ def header(job: Job, command: str, sha256: str, settings: Settings, asked: dict[
     """
     from lpverify.session import batch_size
 
-    more = {"index": _ranges(job.indices.tolist()), "batch_size": batch_size(job.network, settings), **(asked or {})}
+    more = {"index": _ranges(job.asked.tolist()), "batch_size": batch_size(job.network, settings), **(asked or {})}
+    if job.refused:
+        more["keep_going"] = True
     return settings_header(command, sha256, job.examples.sha256, settings, more)
 
 

@@ -60,6 +60,7 @@ def run_stream(
     """
     from lpverify.cli.loading import header, provenance
     from lpverify.evidence import claim_of
+    from lpverify.result import Result
     from lpverify.run_folder import RunFolder, network_file
     from lpverify.summary import Tally, summary
     from lpverify.table import print_summary, progress
@@ -67,6 +68,7 @@ def run_stream(
     tally = Tally()
     data, sha256 = network_file(job.network)
     places = {index: place for place, index in enumerate(job.indices.tolist())}
+    order = {index: place for place, index in enumerate(job.asked.tolist())}
     about = header(job, what, sha256, settings, asked)
 
     def summarise(stopped: str | None) -> dict[str, Any]:
@@ -77,7 +79,7 @@ def run_stream(
         finished: frozenset[int] = frozenset()
         final = None
         if run is not None:
-            announce(run, len(job.x))
+            announce(run, len(job.asked))
             finished, final = run.finished, run.summary
             for result in run.results():
                 tally.add(result)
@@ -87,14 +89,20 @@ def run_stream(
             if run is not None:
                 run.write_network(data, sha256)
             try:
-                left = progress(watch.iterate(what, stream(finished)), len(job.x) - len(finished), what)
+                for index in (i for i in job.refused if i not in finished):
+                    result = Result.refused(index, job.refused[index])
+                    if run is not None:
+                        run.add_record(result.record(None, None), order[index])
+                    tally.add(result)
+                results = stream(finished) if len(job.x) else iter(())
+                left = progress(watch.iterate(what, results), len(set(job.indices.tolist()) - finished), what)
                 for result in left:
                     more = {} if also is None else also.add(result)
                     if run is not None:
                         place, classes = places[result.index], job.network.output_size
                         claim = claim_of(settings, job.x[place], int(job.y[place]), classes)
                         with watch("write"):
-                            run.add(result, claim, place=place, **more)
+                            result = run.add(result, claim, place=order[result.index], **more)
                     tally.add(result)
             except BaseException as error:
                 if run is not None:

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from lpverify.result import Result
 
 # What examples need, and a property states itself or has no use for.
-EXAMPLES = ("data", "data_dir", "split", "scale", "index", "eps", "norm", "clip", "objective", "scheduler")
+EXAMPLES = (
+    "data", "data_dir", "split", "scale", "index", "eps", "norm", "clip", "objective", "scheduler", "keep_going",
+)  # fmt: skip
 NEEDED = ("data", "eps", "out")
 
 
@@ -49,6 +51,8 @@ NEEDED = ("data", "eps", "out")
 @OBJECTIVE
 @ENGINE
 @out_options(required=False)
+@click.option("--keep-going", is_flag=True, help="Give an example that is refused by itself (label out of range, NaN, "
+              "values outside the clip) a line with verdict unknown, and go on with the others.")  # fmt: skip
 @click.option("--fail-on", type=Names("falsified", "unknown", "verified"), metavar="VERDICTS",
               help="Exit with 1 if one of these verdicts occurs, like falsified,unknown.")  # fmt: skip
 @click.pass_context
@@ -90,6 +94,8 @@ def verify(
         raise click.UsageError("--json is for --vnnlib; runs over examples write RUN/results.jsonl")
     assert out is not None
     if is_cascade:
+        if given.pop("keep_going"):
+            raise click.UsageError("--keep-going is for single networks; a cascade's data must be good as a whole")
         from lpverify.cli.cascade import run_cascade
 
         if given["scheduler"]:
@@ -144,6 +150,6 @@ def _verify_examples(
     with watch("load"):
         settings = make_settings(given)
         job = load_job(model, given)
-    options = describe(model, given, settings)
+    options = {**describe(model, given, settings), "keep_going": given["keep_going"]}
     tally = run_stream(job, settings, options, stream, watch, out=out, overwrite=overwrite, what="verify")
     return int(any(tally.verdicts[name] for name in fail_on or ()))

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from lpverify.bounds import METHODS
 from lpverify.certificate.claim import Claim
-from lpverify.pipeline import SEARCH_SECONDS, OpenExample, finish, run_batch, share_batch
+from lpverify.pipeline import SEARCH_SECONDS, OpenExample
 from lpverify.problem import Specification
+from lpverify.recovery import finish, run_batch, share_batch
 from lpverify.result import Result, Verdict
 from lpverify.session import EXAMPLE_SECONDS, GRACE_SECONDS, Session
 from lpverify.settings import Settings
@@ -21,7 +22,7 @@ from lpverify.sweep.task import Answer, Task
 
 @dataclass(frozen=True, eq=False)
 class VerifyBatch(Task[Result]):
-    """The arguments of ``pipeline.run_batch``."""
+    """The arguments of ``recovery.run_batch``."""
 
     indices: Sequence[int]
     x: NDArray[Any]

@@ -5,29 +5,34 @@ The table of all cases is in README.md of this folder. No GPU is needed: what on
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
 
+import highspy
 import numpy as np
 import pytest
 import torch
+from commands import ask, results, save_data, save_model
 from lying_backends import FaultyBackend, LyingBackend
 from networks import NETWORKS
 
 import lpverify.pipeline
+import lpverify.run_folder
 from lpverify.backends import BACKENDS
 from lpverify.bounds import AlphaBound
 from lpverify.certificate import rigorous
 from lpverify.certificate.exact import check as check_exactly
 from lpverify.certificate.graph import parse_network
 from lpverify.certificate.proof import decode
-from lpverify.cli import explain
+from lpverify.cli import explain, main
+from lpverify.lowering import load_model
 from lpverify.network import Network
 from lpverify.result import UNCERTIFIED, Result, Verdict
 from lpverify.serialize import network_bytes
 from lpverify.summary import Tally
-from lpverify.verify import verify
+from lpverify.verify import bounds, verify
 
 
 @pytest.fixture
@@ -131,6 +136,55 @@ def test_31_a_signal_in_a_solver_is_the_reason_of_its_example_alone(
     found = verify(network, x, y, "0.4", method="lp", backend="faulty", solver="crash", workers=1)
     assert [result.verdict for result in found] == [Verdict.FALSIFIED] + 3 * [Verdict.UNKNOWN]
     assert {result.reason for result in found[1:]} == {"lp: solver crashed (signal 11)"}
+
+
+def test_31_a_crash_is_kept_for_a_replay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a program that any solver reads, and a text; at most so many of a run, and nothing that runs code."""
+    monkeypatch.setitem(BACKENDS, "highs", FaultyBackend)
+    monkeypatch.setattr(lpverify.run_folder, "MOST_CRASHES", 2)
+    monkeypatch.setattr(lpverify.pipeline, "_attack", lambda *_: None)
+    network = load_model(save_model(tmp_path / "model.npz"))
+    x = np.array([[0.5, 0.5], [0.1, 0.9], [0.9, 0.1]], np.float32)
+    y = network.forward(torch.as_tensor(x).double()).argmax(1).numpy()
+    data, run = save_data(tmp_path / "data.npz", x, y), tmp_path / "run"
+    command = ask(tmp_path / "model.npz", data, run, "--method", "lp", "--solver", "crash", "--norm", "1", eps="2")
+    assert main(command) == 0
+    lines = results(run)
+    crashed = "lp: solver crashed (signal 11)"
+    kept = f"{crashed}; kept in crashes/ for a replay"
+    assert [line["reason"] for line in lines] == [kept, kept, crashed]
+    assert [line.get("crash") for line in lines] == ["crashes/000000.txt", "crashes/000001.txt", None]
+    names = sorted(path.name for path in (run / "crashes").iterdir())
+    assert names == ["000000.mps.gz", "000000.txt", "000001.mps.gz", "000001.txt"]
+    assert json.loads((run / "summary.json").read_text())["unknown_reasons"] == {kept: 2, crashed: 1}
+    text = (run / "crashes" / "000001.txt").read_text()
+    assert text.startswith(f"{crashed}\nexample 1, label {y[1]}, --eps 2 --norm 1, backend highs crash\n")
+    monkeypatch.undo()
+    honest = bounds(network, x, y, "2", method="lp", norm="1").margins
+    for i in range(2):
+        solver = highspy.Highs()
+        solver.setOptionValue("output_flag", False)
+        assert solver.readModel(str(run / "crashes" / f"00000{i}.mps.gz")) == highspy.HighsStatus.kOk
+        assert solver.run() == highspy.HighsStatus.kOk
+        assert solver.getInfo().objective_function_value == pytest.approx(float(honest[i].min()), abs=1e-6)
+    assert main(["check", str(run), "--data", str(data)]) == 0
+    assert main([*command[:-4], "--overwrite"]) == 0
+    assert not (run / "crashes").exists() or not list((run / "crashes").iterdir())
+
+
+def test_31_an_l2_ball_leaves_a_text_alone(
+    case: tuple[Network, torch.Tensor, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No MPS file can hold a cone; the text says so."""
+    monkeypatch.setitem(BACKENDS, "cvxpy", FaultyBackend)
+    monkeypatch.setattr(lpverify.pipeline, "_attack", lambda *_: None)
+    network, x, y = case
+    (found,) = verify(network, x[:1], y[:1], "3", method="lp", norm="2", backend="cvxpy", solver="crash", workers=1)
+    assert found.reason == "lp: solver crashed (signal 11)"
+    assert found.replay is not None and found.replay.program == b""
+    assert "no program: program: it has a second-order cone" in found.replay.text
 
 
 def test_42_workers_start_after_a_solve_in_this_process(case: tuple[Network, torch.Tensor, torch.Tensor]) -> None:
