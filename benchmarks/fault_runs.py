@@ -20,20 +20,20 @@ MODEL = ROOT / "lpverify" / "assets" / "digits-demo.safetensors"
 SERVER = """
 import json, os, resource, signal, sys
 import lpverify.lowering, lpverify.data, lpverify.search.solve
-import lpverify.cli.loading, lpverify.cli.running, lpverify.pipeline as pipeline, lpverify.verify as verify
+import lpverify.cli.loading, lpverify.cli.running, lpverify.pipeline as pipeline, lpverify.verify
 import lpverify.audit, lpverify.radius, lpverify.run_folder, lpverify.table
 from lpverify.cli import main
 
 def announce(log):
-    def run_batch(session, indices, x, claims, spec, labels, finished=(), original=pipeline.run_batch):
+    def share_batch(session, indices, x, claims, spec, labels, finished=(), original=pipeline.share_batch):
         os.write(log, "".join(f"batch {i}\\n" for i in indices if i not in finished).encode())
-        yield from original(session, indices, x, claims, spec, labels, finished)
+        return original(session, indices, x, claims, spec, labels, finished)
 
     def search(session, batch, progress, i, original=pipeline._search):
         os.write(log, f"alone {batch.indices[i]}\\n".encode())
         original(session, batch, progress, i)
 
-    verify.run_batch, pipeline._search = run_batch, search
+    pipeline.share_batch, pipeline._search = share_batch, search
 
 def failing(fail):
     # The n-th call of a function of os and all after it fail, as on a full disk.

@@ -35,7 +35,7 @@ from typing import Any
 
 import torch
 from common import machine
-from kill_resume import MODEL, ROOT, content, rows
+from fault_runs import MODEL, ROOT, content, rows
 
 from lpverify.lowering import load_model
 from lpverify.session import Session

@@ -27,7 +27,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -56,7 +56,7 @@ class Failure:
     """
 
     reason: str
-    crashed: bool = False
+    crashed: bool = field(default=False, compare=False, repr=False)
 
 
 class Pool(Generic[Task, Value]):

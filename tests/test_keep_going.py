@@ -124,12 +124,12 @@ def test_nothing_is_left_when_all_are_refused(tmp_path: Path, good: tuple[Any, A
 def test_a_stopped_run_goes_on_under_the_same_option_only(
     tmp_path: Path, good: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    import lpverify.verify
+    import lpverify.sweep.verifying as verifying
 
     x, y, reasons = spoiled(*good)
     ask = [*save(tmp_path / "bad.npz", x, y), "--batch-size", "4", "--keep-going"]
     assert main([*ask, "--out", str(tmp_path / "whole")]) == 0
-    original, calls = lpverify.verify.run_batch, [0]
+    original, calls = verifying.run_batch, [0]
 
     def stopping(*arguments: Any) -> Any:
         calls[0] += 1
@@ -137,7 +137,7 @@ def test_a_stopped_run_goes_on_under_the_same_option_only(
             raise KeyboardInterrupt
         return original(*arguments)
 
-    monkeypatch.setattr(lpverify.verify, "run_batch", stopping)
+    monkeypatch.setattr(verifying, "run_batch", stopping)
     assert main([*ask, "--out", str(tmp_path / "run")]) == 130
     kept = lines(tmp_path / "run")
     assert set(reasons) <= set(kept) and len(kept) == len(reasons) + 8

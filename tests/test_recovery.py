@@ -139,21 +139,16 @@ def test_five_halvings_end_at_one(case: Case, monkeypatch: pytest.MonkeyPatch) -
 
 def test_what_was_made_before_the_fault_is_not_made_again(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fault at the fifth example that is done alone: the ones before it were searched once."""
-    original, asked = lpverify.pipeline._solver, []
+    original, asked = lpverify.pipeline._solve, []
 
-    def solver(method: Any, session: Any, batch: Any, progress: Any, waiting: Any) -> Any:
-        solve_next = original(method, session, batch, progress, waiting)
-
-        def counted(i: int) -> None:
-            asked.append(batch.indices[i])
-            if len(asked) == 5:
-                raise MemoryError
-            solve_next(i)
-
-        return counted
+    def solve(session: Any, batch: Any, progress: Any) -> None:
+        asked.append(batch.indices[0])
+        if len(asked) == 5:
+            raise MemoryError
+        original(session, batch, progress)
 
     expected = run(case, method="lp", workers=0, batch_size=12)
-    monkeypatch.setattr(lpverify.pipeline, "_solver", solver)
+    monkeypatch.setattr(lpverify.pipeline, "_solve", solve)
     found = run(case, method="lp", workers=0, batch_size=12)
     assert [r.verdict for r in found] == [r.verdict for r in expected]
     assert len(asked) > 5 and [asked.count(i) for i in dict.fromkeys(asked)].count(2) == 1

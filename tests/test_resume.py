@@ -65,6 +65,7 @@ def test_killed_at_random_moments(server: Any, whole: Path, tmp_path: Path, size
     assert kill_resume.content(tmp_path / "run") == kill_resume.content(whole)
     assert summary(tmp_path / "run") == summary(whole)
     alone, together = (kill_resume.begun(tmp_path / "log", kind) for kind in ("alone", "batch"))
+    assert alone and together.keys() == {str(index) for index in range(52, 52 + COUNT)}
     assert sum(n - 1 for n in alone.values()) <= kills
     assert sum(n - 1 for n in together.values()) <= kills * size
 
