@@ -25,7 +25,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -50,11 +50,11 @@ class Failure:
 
     Attributes:
         reason: one line, fit for a result's reason.
-        crashed: the process ended by itself, by a signal or otherwise.
+        crashed: the process ended by itself, by a signal or otherwise, as the reason says too.
     """
 
     reason: str
-    crashed: bool = False
+    crashed: bool = field(default=False, compare=False, repr=False)
 
 
 class Pool(Generic[Task, Value]):
