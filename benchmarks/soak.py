@@ -106,7 +106,7 @@ def main() -> None:
                 samples.append(found)
             time.sleep(given.every)
             if time.monotonic() - began > given.seconds:
-                process.send_signal(signal.SIGINT)
+                process.send_signal(signal.SIGTERM)
                 process.wait()
         if process.returncode not in (0, 130):
             raise SystemExit(f"lpverify verify ended with {process.returncode}")

@@ -52,7 +52,7 @@ class Failure:
 
     Attributes:
         reason: one line, fit for a result's reason.
-        crashed: the process ended by itself, by a signal or otherwise.
+        crashed: the process ended by itself, by a signal or otherwise, as the reason says too.
     """
 
     reason: str

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import benchmark_path  # noqa: F401
+import fault_runs
 import kill_resume
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ Captured = pytest.CaptureFixture[str]
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Any]:
-    with kill_resume.Server() as started:
+    with fault_runs.Server() as started:
         yield started
 
 
@@ -57,12 +58,12 @@ def test_killed_at_random_moments(server: Any, whole: Path, tmp_path: Path, size
     seconds = json.loads((whole / "summary.json").read_text())["seconds"]["total"]
     while kills < 4 and server.killed(command, tmp_path / "log", draw.uniform(0.0, seconds)):
         kills += 1
-        assert had <= kill_resume.rows(tmp_path / "run") <= COUNT
-        had = kill_resume.rows(tmp_path / "run")
+        assert had <= fault_runs.rows(tmp_path / "run") <= COUNT
+        had = fault_runs.rows(tmp_path / "run")
         if had:
             assert main(["check", str(tmp_path / "run")]) == 0
     assert kills and server.run(command, tmp_path / "log") == 0
-    assert kill_resume.content(tmp_path / "run") == kill_resume.content(whole)
+    assert fault_runs.content(tmp_path / "run") == fault_runs.content(whole)
     assert summary(tmp_path / "run") == summary(whole)
     alone, together = (kill_resume.begun(tmp_path / "log", kind) for kind in ("alone", "batch"))
     assert alone and together.keys() == {str(index) for index in range(52, 52 + COUNT)}
@@ -108,11 +109,11 @@ def test_a_full_disk_keeps_the_rows_and_the_run_is_gone_on_with(server: Any, who
         assert server.run(command, tmp_path / "log", limit) == 5
         (line,) = (tmp_path / "log.out").read_text().splitlines()[-1:]
         assert line.startswith("lpverify: error: ") and "cannot be written" in line
-    had = kill_resume.rows(tmp_path / "run")
+    had = fault_runs.rows(tmp_path / "run")
     assert 0 < had < COUNT
     assert main(["check", str(tmp_path / "run")]) == 0
     assert server.run(command, tmp_path / "log") == 0
-    assert kill_resume.content(tmp_path / "run") == kill_resume.content(whole)
+    assert fault_runs.content(tmp_path / "run") == fault_runs.content(whole)
 
 
 def test_radii_killed_in_the_middle(server: Any, tmp_path: Path) -> None:
@@ -120,23 +121,23 @@ def test_radii_killed_in_the_middle(server: Any, tmp_path: Path) -> None:
     assert server.run([*RADIUS, "--out", str(whole)], tmp_path / "log") == 0
     expected = [json.loads(line) for line in (whole / "radii.jsonl").read_text().splitlines()]
     child = server.start([*RADIUS, "--out", str(run)], tmp_path / "log")
-    while not kill_resume.rows(run):
+    while not fault_runs.rows(run):
         time.sleep(0.01)
     os.kill(child, 9)
-    assert server.end() == -9 and 0 < kill_resume.rows(run) < 12
+    assert server.end() == -9 and 0 < fault_runs.rows(run) < 12
     assert server.run([*RADIUS, "--out", str(run)], tmp_path / "log") == 0
     found = [json.loads(line) for line in (run / "radii.jsonl").read_text().splitlines()]
     for line in expected + found:
         del line["seconds"]
     assert found == expected
-    assert kill_resume.evidence(run) == kill_resume.evidence(whole)
+    assert fault_runs.evidence(run) == fault_runs.evidence(whole)
 
 
 def test_what_was_asked_must_be_the_same(server: Any, tmp_path: Path, capsys: Captured) -> None:
     ask = ["verify", DIGITS, "--data", "digits", "--index", "40:43", "--clip", "0", "1", "--method", "crown"]
     run = tmp_path / "run"
     assert main([*ask, "--eps", "0.05", "--out", str(run)]) == 0
-    before = kill_resume.content(run)
+    before = fault_runs.content(run)
     np.savez(tmp_path / "x.npz", x=np.zeros((3, 1, 8, 8), np.float32), y=np.zeros(3, int))
     others = {
         "eps 0.05 there, 0.06 here": [*ask, "--eps", "0.06"],
@@ -153,12 +154,12 @@ def test_what_was_asked_must_be_the_same(server: Any, tmp_path: Path, capsys: Ca
         out, err = capsys.readouterr()
         assert out == "" and err.count("\n") == 1 and "choose another folder or pass --overwrite" in err
         assert "holds another run" in err and (message in err or message == "data ")
-    assert kill_resume.content(run) == before
+    assert fault_runs.content(run) == before
     # What does not change results may change; a finished run is shown again.
     assert main([*ask, "--eps", "0.05", "--workers", "2", "--out", str(run), "--fail-on", "verified"]) == 1
     out, err = capsys.readouterr()
     assert "the run is finished; nothing is computed again" in err and "3 examples" in out
-    assert kill_resume.content(run) == before
+    assert fault_runs.content(run) == before
     assert main([*ask, "--eps", "0.06", "--out", str(run), "--overwrite"]) == 0
 
 
@@ -189,7 +190,7 @@ def test_an_interrupted_run_is_gone_on_with(
     capsys.readouterr()
     assert main([*ask, "--out", str(run)]) == 0
     assert "going on after 9 of 11 examples" in capsys.readouterr().err
-    assert kill_resume.content(run) == kill_resume.content(tmp_path / "whole")
+    assert fault_runs.content(run) == fault_runs.content(tmp_path / "whole")
     assert summary(run) == summary(tmp_path / "whole")
 
 
@@ -243,7 +244,7 @@ def test_a_property_is_gone_on_with(
     run = tmp_path / "run"
     monkeypatch.setattr(module, "verify_property", broken)
     assert main([*ask, "--out", str(run)]) == 130
-    assert kill_resume.rows(run) == 1 and main(["check", str(run)]) == 0
+    assert fault_runs.rows(run) == 1 and main(["check", str(run)]) == 0
     monkeypatch.setattr(module, "verify_property", stream)
     for said in ("going on after 1 of 3 claims", "the run is finished"):
         capsys.readouterr()
@@ -258,4 +259,4 @@ def test_a_property_is_gone_on_with(
     (tmp_path / "p.vnnlib").write_text(PROPERTY.format("1.75"))
     assert main([*ask, "--out", str(run)]) == 2
     assert "data " in capsys.readouterr().err
-    assert kill_resume.evidence(run) == kill_resume.evidence(tmp_path / "whole")
+    assert fault_runs.evidence(run) == fault_runs.evidence(tmp_path / "whole")
