@@ -25,9 +25,9 @@ import lpverify.audit, lpverify.radius, lpverify.run_folder, lpverify.table
 from lpverify.cli import main
 
 def announce(log):
-    def share_batch(session, indices, x, claims, spec, labels, finished=(), original=pipeline.share_batch):
-        os.write(log, "".join(f"batch {i}\\n" for i in indices if i not in finished).encode())
-        return original(session, indices, x, claims, spec, labels, finished)
+    def share_batch(session, asked, original=pipeline.share_batch):
+        os.write(log, "".join(f"batch {asked.indices[i]}\\n" for i in asked.wanted).encode())
+        return original(session, asked)
 
     def search(session, batch, progress, i, original=pipeline._search):
         os.write(log, f"alone {batch.indices[i]}\\n".encode())

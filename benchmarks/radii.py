@@ -27,9 +27,9 @@ from lpverify.data import load_data
 from lpverify.distortion import distance_of
 from lpverify.lowering import load_model
 from lpverify.network import Network
-from lpverify.radius import RadiusResult, radii
+from lpverify.radius import radii
 from lpverify.radius_search import decimal_below
-from lpverify.result import Verdict
+from lpverify.result import RadiusResult, Verdict
 from lpverify.settings import Settings
 from lpverify.verify import verify_stream
 

@@ -7,7 +7,7 @@ where a point of the exact input set was evaluated exactly; everything else is `
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,11 +19,10 @@ from lpverify.attack import attack
 from lpverify.bounds import METHODS, AlphaBound, BoundResult, CrownBound
 from lpverify.bounds.base import AbstractBoundMethod
 from lpverify.bounds.root import Root, root_bounds
-from lpverify.certificate.claim import Claim
 from lpverify.memory import is_out_of_memory
 from lpverify.network import Network, as_numpy
 from lpverify.problem import Region, Specification, row_products
-from lpverify.progress import Batch, Progress, accept, certify, decide, falsify, prove_margins
+from lpverify.progress import Asked, Batch, Progress, accept, certify, decide, falsify, prove_margins
 from lpverify.replay import replay_of
 from lpverify.result import UNCERTIFIED, Result, Verdict
 from lpverify.search.solve import solve
@@ -60,46 +59,21 @@ class OpenExample:
         return _result(self.progress, 0)
 
 
-def run_batch(
-    session: Session,
-    indices: Sequence[int],
-    x: Array,
-    claims: Sequence[Claim],
-    spec: Specification,
-    labels: Sequence[int | None],
-    finished: Collection[int] = (),
-) -> Iterator[Result]:
-    """Decide one batch of examples x (B, n_0) with their claims; results in order, as they come.
-
-    The examples whose index is in ``finished`` take part in the stages that the batch shares, for the last bits of
-    floating-point results depend on a batch's size; nothing else is done for them, and nothing is yielded.
-    """
-    for found in share_batch(session, indices, x, claims, spec, labels, finished):
+def run_batch(session: Session, asked: Asked) -> Iterator[Result]:
+    """Decide the examples of one batch that have no result; results in order, as they come."""
+    for found in share_batch(session, asked):
         yield finish(session, found) if isinstance(found, OpenExample) else found
 
 
-def share_batch(
-    session: Session,
-    indices: Sequence[int],
-    x: Array,
-    claims: Sequence[Claim],
-    spec: Specification,
-    labels: Sequence[int | None],
-    finished: Collection[int] = (),
-) -> list[Result | OpenExample]:
-    """The stages that a batch shares: a result for each decided example, the others as they are left, in order.
-
-    Args:
-        finished: as in ``run_batch``.
-    """
-    settings = session.settings
+def share_batch(session: Session, asked: Asked) -> list[Result | OpenExample]:
+    """The stages that a batch shares: a result for each decided example, the others as they are left, in order."""
+    settings, x, wanted = session.settings, asked.x, asked.wanted
     region = settings.region(torch.as_tensor(x).double())
-    batch = Batch(indices, x, claims, spec, region, labels)
+    batch = Batch(asked.indices, x, asked.claims, asked.spec, region, asked.labels)
     stages = _stages(session)
-    wanted = [i for i in range(len(x)) if indices[i] not in finished]
     began = time.perf_counter()
     limit = None if settings.timeout is None else began + settings.timeout * len(x)
-    nothing = np.full(tuple(spec.d.shape), np.nan)
+    nothing = np.full(tuple(asked.spec.d.shape), np.nan)
     progress = Progress(
         nothing, margins=nothing.copy(), claimed=nothing.copy(), seconds=np.zeros(len(x)), deadline=limit
     )

@@ -33,6 +33,36 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
+class Asked:
+    """What is asked of one batch: examples x (B, n_0) with their claims.
+
+    Attributes:
+        indices: what each is called in its result.
+        spec: (B, m, n_K), (B, m) the claims in the engines' form.
+        labels: the classes, where the claims are about one.
+        finished: the indices of those that have a result. They take part in the stages that the batch shares, for the
+            last bits of floating-point results depend on a batch's size; nothing else is done for them.
+    """
+
+    indices: Sequence[int]
+    x: Array
+    claims: Sequence[Claim]
+    spec: Specification
+    labels: Sequence[int | None]
+    finished: frozenset[int] = frozenset()
+
+    @property
+    def wanted(self) -> list[int]:
+        """The positions of the examples that have no result."""
+        return [i for i, index in enumerate(self.indices) if index not in self.finished]
+
+    def part(self, places: Sequence[int]) -> Asked:
+        """A batch of the examples at these positions alone."""
+        some = [self.indices[i] for i in places], self.x[places], [self.claims[i] for i in places]
+        return Asked(*some, self.spec.select(torch.as_tensor(places)), [self.labels[i] for i in places], self.finished)
+
+
+@dataclass(frozen=True, eq=False)
 class Batch:
     """The examples of one batch: exact claims and the engines' tensors."""
 

@@ -30,7 +30,7 @@ from lpverify.network import Network, as_numpy
 from lpverify.problem import Specification, ball
 from lpverify.radius_attack import ATTACK, THOROUGH_ATTACK, Example, close_in, push, take, witness_file
 from lpverify.radius_search import TOLERANCE, FoundRadius, SearchRadius, decimal_below
-from lpverify.result import UNCERTIFIED
+from lpverify.result import UNCERTIFIED, RadiusResult
 from lpverify.session import EXAMPLE_SECONDS, GRACE_SECONDS, Session, Solve, batch_size
 from lpverify.settings import Settings
 from lpverify.sweep import Answer, Task, sweep
@@ -40,36 +40,6 @@ from lpverify.workers import Failure
 NEWTON_STEPS = 12
 # A rejected certificate is tried again, smaller by TOLERANCE each time.
 ATTEMPTS = 4
-
-
-@dataclass(frozen=True, eq=False)
-class RadiusResult:
-    """What is known of one example's radius, in raw input units.
-
-    Attributes:
-        index: the example.
-        certified: the largest radius with an accepted certificate, 0 if none (0 also if misclassified).
-        attacked: the distance of the nearest counterexample that the attack found; infinite if none within the limit.
-        exact_lower: the exact radius is at least this, a solver claims; NaN where none was asked or answered.
-        exact_upper: the distance of the nearest counterexample known, the one at the solver's point included; NaN
-            where no solver was asked or answered.
-        seconds: its share of the batch's time, and the time of its own solves.
-        method: the bound that certified.
-        certificate: the file proving ``certified``, or None.
-        counterexample: the file of the nearest counterexample known, or None.
-        reason: why a solver's answer is missing or doubtful; empty otherwise.
-    """
-
-    index: int
-    certified: float
-    attacked: float
-    seconds: float
-    certificate: bytes | None
-    exact_lower: float = math.nan
-    exact_upper: float = math.nan
-    method: str = "crown"
-    counterexample: bytes | None = None
-    reason: str = ""
 
 
 def radii(

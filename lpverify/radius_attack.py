@@ -21,7 +21,6 @@ from lpverify.network import as_numpy
 from lpverify.problem import Specification, ball
 from lpverify.radius_search import decimal_above
 from lpverify.result import Counterexample
-from lpverify.run_folder import witness_of
 from lpverify.session import Session
 from lpverify.witness import witness_at
 
@@ -137,4 +136,4 @@ def witness_file(session: Session, example: Example) -> bytes | None:
         return None
     settings = replace(session.settings, eps=repr(example.distance))
     claim = claim_of(settings, example.x, example.label, session.exact.output_size)
-    return witness_of(example.witness, claim, session.plain.sha256).encode()
+    return example.witness.witness(claim, session.plain.sha256).encode()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gc
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -19,11 +19,10 @@ import torch
 from numpy.typing import NDArray
 
 from lpverify import pipeline
-from lpverify.certificate.claim import Claim
 from lpverify.errors import LpverifyError, ResourceError
 from lpverify.memory import gib, is_out_of_memory, least_needed
 from lpverify.pipeline import OpenExample
-from lpverify.problem import Specification
+from lpverify.progress import Asked
 from lpverify.result import Result
 from lpverify.session import Session
 
@@ -36,36 +35,20 @@ DEVICE_FAULTS = ("CUDA error", "HIP error", "cuDNN error", "CUBLAS_STATUS", "CUD
 NOTE_LENGTH = 120
 
 
-def run_batch(
-    session: Session,
-    indices: Sequence[int],
-    x: Array,
-    claims: Sequence[Claim],
-    spec: Specification,
-    labels: Sequence[int | None],
-    finished: Collection[int] = (),
-) -> Iterator[Result]:
+def run_batch(session: Session, asked: Asked) -> Iterator[Result]:
     """As ``pipeline.run_batch``, whatever memory and device do.
 
     Raises:
         ResourceError: if a batch cannot be halved any more and runs on the CPU already; the results so far stay.
     """
-    for found in _recovered(pipeline.run_batch, session, indices, x, claims, spec, labels, finished):
+    for found in _recovered(pipeline.run_batch, session, asked):
         assert isinstance(found, Result)
         yield found
 
 
-def share_batch(
-    session: Session,
-    indices: Sequence[int],
-    x: Array,
-    claims: Sequence[Claim],
-    spec: Specification,
-    labels: Sequence[int | None],
-    finished: Collection[int] = (),
-) -> list[Result | OpenExample]:
+def share_batch(session: Session, asked: Asked) -> list[Result | OpenExample]:
     """As ``pipeline.share_batch``, whatever memory and device do; raises as ``run_batch``."""
-    return list(_recovered(pipeline.share_batch, session, indices, x, claims, spec, labels, finished))
+    return list(_recovered(pipeline.share_batch, session, asked))
 
 
 def finish(session: Session, left: OpenExample) -> Result:
@@ -81,34 +64,21 @@ def finish(session: Session, left: OpenExample) -> Result:
 
 
 def _recovered(
-    do: Callable[..., Iterable[Result | OpenExample]],
-    session: Session,
-    indices: Sequence[int],
-    x: Array,
-    claims: Sequence[Claim],
-    spec: Specification,
-    labels: Sequence[int | None],
-    finished: Collection[int],
+    do: Callable[[Session, Asked], Iterable[Result | OpenExample]], session: Session, asked: Asked
 ) -> Iterator[Result | OpenExample]:
     """What ``do`` yields of a batch, of its parts where the whole is too large, or on the CPU."""
-    done, whole = set(finished), list(range(len(x)))
+    done, whole = set(asked.finished), list(range(len(asked.x)))
     parts = deque([whole])
     while parts:
         part = parts.popleft()
         if session.most is not None and len(part) > session.most:
             parts.extendleft([part[session.most :], part[: session.most]])
             continue
-        names = [indices[i] for i in part]
-        if done.issuperset(names):
+        if done.issuperset(asked.indices[i] for i in part):
             continue
+        now = replace(asked, finished=frozenset(done))
         try:
-            if part == whole:
-                stream = do(session, indices, x, claims, spec, labels, done)
-            else:
-                chosen = spec.select(torch.as_tensor(part))
-                some = [claims[i] for i in part], chosen, [labels[i] for i in part]
-                stream = do(session, names, x[part], *some, done)
-            for found in stream:
+            for found in do(session, now if part == whole else now.part(part)):
                 if isinstance(found, Result):
                     yield replace(found, notes=session.take_notes())
                     done.add(found.index)
@@ -122,7 +92,7 @@ def _recovered(
             session.notes.append(_give_way(session, error, len(part)))
         # The error is gone, and with it what its frames held.
         _release()
-        parts.appendleft([i for i in part if indices[i] not in done])
+        parts.appendleft([i for i in part if asked.indices[i] not in done])
 
 
 def is_device_fault(error: BaseException) -> bool:

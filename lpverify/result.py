@@ -10,6 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lpverify.certificate.claim import Claim
+from lpverify.certificate.container import RawArray
+from lpverify.certificate.proof import Witness
+
 
 class Verdict(enum.StrEnum):
     """The three answers. VERIFIED carries a certificate, FALSIFIED a counterexample, UNKNOWN a reason."""
@@ -47,6 +51,12 @@ class Counterexample:
     margin_float32: float
     misclassified: bool = False
     outputs: NDArray[np.float32] | None = None
+
+    def witness(self, claim: Claim, network_sha256: str) -> Witness:
+        """The content of its file, about the network of this SHA-256."""
+        point = np.ascontiguousarray(self.x, dtype="<f8")
+        x = RawArray("<f8", point.shape, point.tobytes())
+        return Witness(network_sha256, claim, x, self.row, self.margin, self.margin_float32)
 
     @property
     def agrees(self) -> bool:
@@ -136,3 +146,33 @@ class Result:
             "certificate": certificate,
             "counterexample": counterexample,
         }
+
+
+@dataclass(frozen=True, eq=False)
+class RadiusResult:
+    """What is known of one example's radius, in raw input units.
+
+    Attributes:
+        index: the example.
+        certified: the largest radius with an accepted certificate, 0 if none (0 also if misclassified).
+        attacked: the distance of the nearest counterexample that the attack found; infinite if none within the limit.
+        exact_lower: the exact radius is at least this, a solver claims; NaN where none was asked or answered.
+        exact_upper: the distance of the nearest counterexample known, the one at the solver's point included; NaN
+            where no solver was asked or answered.
+        seconds: its share of the batch's time, and the time of its own solves.
+        method: the bound that certified.
+        certificate: the file proving ``certified``, or None.
+        counterexample: the file of the nearest counterexample known, or None.
+        reason: why a solver's answer is missing or doubtful; empty otherwise.
+    """
+
+    index: int
+    certified: float
+    attacked: float
+    seconds: float
+    certificate: bytes | None
+    exact_lower: float = math.nan
+    exact_upper: float = math.nan
+    method: str = "crown"
+    counterexample: bytes | None = None
+    reason: str = ""

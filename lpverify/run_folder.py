@@ -34,17 +34,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lpverify.certificate.claim import Claim
-from lpverify.certificate.container import RawArray
-from lpverify.certificate.proof import Witness, decode_witness
+from lpverify.certificate.proof import decode_witness
 from lpverify.errors import CertificateError, ResourceError, UsageError
 from lpverify.lock import LOCK, Lock
-from lpverify.result import MISCLASSIFIED, Counterexample, Result, Verdict
+from lpverify.result import MISCLASSIFIED, Counterexample, RadiusResult, Result, Verdict
 from lpverify.store import FINISHED, STORE, Header, Store
 from lpverify.summary import versions
 
 if TYPE_CHECKING:
     from lpverify.network import Network
-    from lpverify.radius import RadiusResult
 
 RESULTS = "results.jsonl"
 RADII = "radii.jsonl"
@@ -156,8 +154,6 @@ class RunFolder:
 
     def radii(self) -> Iterator[RadiusResult]:
         """The same in a run of radii; of the evidence only whether there is some."""
-        from lpverify.radius import RadiusResult
-
         for record in self.records():
             known: dict[str, Any] = {name: record[name] for name in ("index", "method", "reason", "seconds")}
             known |= {name: none if record[name] is None else record[name] for name, none in NO_RADIUS.items()}
@@ -184,7 +180,7 @@ class RunFolder:
         """
         witness = None
         if result.counterexample is not None:
-            witness = witness_of(result.counterexample, claim, self.network_sha256).encode()
+            witness = result.counterexample.witness(claim, self.network_sha256).encode()
         result, crash = self._store_crash(result)
         certificate = self._store_certificate(result.index, result.certificate)
         record = result.record(certificate, self._store_witness(result.index, witness))
@@ -284,13 +280,6 @@ def network_file(network: Network) -> tuple[bytes, str]:
 
     data = network_bytes(network)
     return data, hashlib.sha256(data).hexdigest()
-
-
-def witness_of(counterexample: Counterexample, claim: Claim, network_sha256: str) -> Witness:
-    """The witness file's content for a counterexample."""
-    point = np.ascontiguousarray(counterexample.x, dtype="<f8")
-    x = RawArray("<f8", point.shape, point.tobytes())
-    return Witness(network_sha256, claim, x, counterexample.row, counterexample.margin, counterexample.margin_float32)
 
 
 def write_atomic(path: Path, data: bytes, *, sync: bool = False) -> None:

@@ -11,13 +11,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from lpverify import __version__
-from lpverify.result import UNCERTIFIED, Result, Verdict
-
-if TYPE_CHECKING:
-    from lpverify.radius import RadiusResult
+from lpverify.result import UNCERTIFIED, RadiusResult, Result, Verdict
 
 T = TypeVar("T")
 

@@ -18,6 +18,7 @@ from lpverify.errors import DataError, ShapeError, UsageError
 from lpverify.evidence import ball_claim, claim_of
 from lpverify.network import Network, as_numpy
 from lpverify.problem import Specification
+from lpverify.progress import Asked
 from lpverify.result import Result
 from lpverify.serialize import raw_array
 from lpverify.session import Session, batch_size
@@ -85,7 +86,7 @@ def _batches(
         if len(done) < len(indices[part]):
             claims = [claim_of(settings, row, int(c), classes) for row, c in zip(x[part], y[part], strict=True)]
             spec = Specification.label(torch.as_tensor(y[part]), classes)
-            yield VerifyBatch(list(indices[part]), x[part], claims, spec, [int(c) for c in y[part]], done)
+            yield VerifyBatch(Asked(list(indices[part]), x[part], claims, spec, [int(c) for c in y[part]], done))
 
 
 def required(settings: Settings) -> str:
@@ -140,7 +141,7 @@ def _linear_batches(
         part = x[start : start + size]
         claims = [ball_claim(row, settings.eps, settings.norm, settings.clip, rows) for row in part]
         spec = Specification(C.expand(len(part), -1, -1), d.expand(len(part), -1))
-        yield VerifyBatch(range(start, start + len(part)), part, claims, spec, [None] * len(part))
+        yield VerifyBatch(Asked(range(start, start + len(part)), part, claims, spec, [None] * len(part)))
 
 
 def _in_order(results: Iterable[Result]) -> list[Result]:

@@ -34,7 +34,6 @@ from lpverify.network import Network
 from lpverify.problem import Box, Specification
 from lpverify.properties import Conclusion, tensors, verify_property
 from lpverify.result import Result, Verdict
-from lpverify.run_folder import witness_of
 from lpverify.search.attack import attack_claim
 from lpverify.search.task import Goal
 from lpverify.serialize import network_bytes, raw_array
@@ -107,7 +106,7 @@ def test_a_witness_is_what_the_exact_checker_accepts(
         assert not any(fail and max(vs) < -1e-5 for fail, vs in zip(fails, values, strict=True))
         return
     assert fails[found.row]
-    stored = decode_witness(witness_of(found, claim, plain.sha256).encode())
+    stored = decode_witness(found.witness(claim, plain.sha256).encode())
     outcome = exact.check_witness(plain, stored)
     assert outcome.accepted, outcome.message
 
@@ -153,7 +152,7 @@ def test_a_clause_without_rows_fails_everywhere_in_its_box() -> None:
     found = judge(network, claim)(np.array([0.5]))
     assert found is not None and (found.row, found.margin) == (1, -math.inf)
     plain = parse_network(network_bytes(network))
-    assert exact.check_witness(plain, witness_of(found, claim, plain.sha256)).accepted
+    assert exact.check_witness(plain, found.witness(claim, plain.sha256)).accepted
 
 
 def test_other_regions_and_rows_are_judged_as_well() -> None:
@@ -164,7 +163,7 @@ def test_other_regions_and_rows_are_judged_as_well() -> None:
         found = judge(network, claim)(np.array([0.0, 3.0]))
         assert found is not None and found.x[0] <= found.x[1] and found.row == 0
         plain = parse_network(network_bytes(network))
-        assert exact.check_witness(plain, witness_of(found, claim, plain.sha256)).accepted
+        assert exact.check_witness(plain, found.witness(claim, plain.sha256)).accepted
         assert judge(network, claim)(np.array([1.0, 0.0])) is None
 
 

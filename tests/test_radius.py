@@ -29,8 +29,9 @@ from lpverify.distortion import Distortion
 from lpverify.errors import SolverError, SoundnessError, UsageError
 from lpverify.network import Network
 from lpverify.problem import Specification, ball
-from lpverify.radius import RadiusResult, radii
+from lpverify.radius import radii
 from lpverify.radius_search import TOLERANCE
+from lpverify.result import RadiusResult
 from lpverify.serialize import network_bytes
 from lpverify.settings import Settings
 

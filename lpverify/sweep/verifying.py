@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lpverify.bounds import METHODS
-from lpverify.certificate.claim import Claim
 from lpverify.pipeline import SEARCH_SECONDS, OpenExample
-from lpverify.problem import Specification
+from lpverify.progress import Asked
 from lpverify.recovery import finish, run_batch, share_batch
 from lpverify.result import Result, Verdict
 from lpverify.session import EXAMPLE_SECONDS, GRACE_SECONDS, Session
@@ -22,44 +19,34 @@ from lpverify.sweep.task import Answer, Task
 
 @dataclass(frozen=True, eq=False)
 class VerifyBatch(Task[Result]):
-    """The arguments of ``recovery.run_batch``."""
+    """A batch: what its examples share, and in this process also the rest."""
 
-    indices: Sequence[int]
-    x: NDArray[Any]
-    claims: Sequence[Claim]
-    spec: Specification
-    labels: Sequence[int | None]
-    finished: frozenset[int] = frozenset()
+    asked: Asked
 
     def run(self, session: Session) -> Iterator[Result]:
-        return run_batch(session, self.indices, self.x, self.claims, self.spec, self.labels, self.finished)
+        return run_batch(session, self.asked)
 
     def __call__(self, session: Session) -> Answer[Result]:
-        found = share_batch(session, self.indices, self.x, self.claims, self.spec, self.labels, self.finished)
+        found = share_batch(session, self.asked)
         left = [VerifyOpen(one) for one in found if isinstance(one, OpenExample)]
         return Answer([one for one in found if isinstance(one, Result)], left)
 
     def seconds(self, settings: Settings) -> float:
-        return len(self.x) * _example_seconds(settings, EXAMPLE_SECONDS) + GRACE_SECONDS
+        return len(self.asked.x) * _example_seconds(settings, EXAMPLE_SECONDS) + GRACE_SECONDS
 
     def parts(self) -> Sequence[VerifyBatch]:
-        if len(self.x) == 1:
+        if len(self.asked.x) == 1:
             return []
-        return [
-            VerifyBatch([index], self.x[i : i + 1], [self.claims[i]], self.spec.select([i]), [self.labels[i]])
-            for i, index in enumerate(self.indices)
-            if index not in self.finished
-        ]
+        return [VerifyBatch(self.asked.part([i])) for i in self.asked.wanted]
 
     def given_up(self, settings: Settings, reason: str) -> Sequence[Result]:
-        nothing = np.full(self.spec.d.shape[1], np.nan)
+        nothing = np.full(self.asked.spec.d.shape[1], np.nan)
         return [
             Result(
-                index=index, verdict=Verdict.UNKNOWN, reason=reason, method=settings.method,
-                semantics=settings.semantics, margins=nothing, seconds=0.0, label=label,
+                index=self.asked.indices[i], verdict=Verdict.UNKNOWN, reason=reason, method=settings.method,
+                semantics=settings.semantics, margins=nothing, seconds=0.0, label=self.asked.labels[i],
             )
-            for index, label in zip(self.indices, self.labels, strict=True)
-            if index not in self.finished
+            for i in self.asked.wanted
         ]  # fmt: skip
 
 

@@ -12,7 +12,6 @@ from lpverify.certificate.claim import Claim
 from lpverify.certificate.proof import decode, decode_witness
 from lpverify.network import Network
 from lpverify.result import Verdict
-from lpverify.run_folder import witness_of
 from lpverify.search.route import Route
 from lpverify.search.solve import Found, solve
 from lpverify.session import Session
@@ -60,6 +59,6 @@ def check_evidence(session: Session, claim: Claim, found: Found, exactly: bool =
             again = exact.check(session.plain, proof)
             assert again.accepted and again.leaves == found.leaves, again.message
     if found.counterexample is not None:
-        witness = decode_witness(witness_of(found.counterexample, claim, session.plain.sha256).encode())
+        witness = decode_witness(found.counterexample.witness(claim, session.plain.sha256).encode())
         accepted = exact.check_witness(session.plain, witness)
         assert accepted.accepted, accepted.message

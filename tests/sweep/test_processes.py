@@ -22,6 +22,7 @@ from lpverify.falsify import AttackBatch
 from lpverify.lowering import load_model
 from lpverify.network import Network
 from lpverify.problem import Specification
+from lpverify.progress import Asked
 from lpverify.radius import RadiusBatch, radii
 from lpverify.result import Result, Verdict
 from lpverify.session import Session
@@ -107,10 +108,10 @@ def test_batches_of_every_kind_can_be_cut_and_given_up(kind: str) -> None:
     flat, names, finished = x.reshape(4, -1), [3, 5, 7, 9], frozenset({5})
     settings = replace(ASKED, method="crown")
     tasks: dict[str, Task[Any]] = {
-        "verify": VerifyBatch(
+        "verify": VerifyBatch(Asked(
             names, flat, [claim_of(settings, row, int(c), 10) for row, c in zip(flat, y, strict=True)],
             Specification.label(torch.as_tensor(y), 10), y.tolist(), finished,
-        ),
+        )),
         "attack": AttackBatch(
             flat, y, names, finished, {"method": "pgd", "loss": "margin", "steps": 5, "restarts": 1}
         ),
