@@ -93,7 +93,8 @@ def _report(
         rows=rows,
         checked=checked,
         pictures=shown,
-        notes=_notes(said),
+        notes=_notes(mapping(said.get("network")).get("notes")),
+        faults=_notes(said.get("notes")),
     )
 
 
@@ -215,8 +216,8 @@ def _numbers(value: Any) -> tuple[tuple[str, float], ...]:
     return tuple((name, seconds) for name, seconds in found if seconds is not None)
 
 
-def _notes(said: Record) -> tuple[str, ...]:
-    notes = mapping(said.get("network")).get("notes")
+def _notes(notes: Any) -> tuple[str, ...]:
+    """What a summary says in a list, or in lists of it."""
     if not isinstance(notes, list):
         return ()
     flat = (note for entry in notes for note in (entry if isinstance(entry, list) else [entry]))

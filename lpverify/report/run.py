@@ -66,6 +66,7 @@ class RunReport:
         checked: what the checker found now; None if it was not asked.
         pictures: of counterexamples.
         notes: of the network's lowering.
+        faults: that the run met and went on after, such as memory that ran out.
     """
 
     path: str
@@ -91,6 +92,7 @@ class RunReport:
     checked: Checked | None
     pictures: tuple[Picture, ...]
     notes: tuple[str, ...]
+    faults: tuple[str, ...]
 
     @property
     def kind(self) -> Kind:

@@ -76,12 +76,19 @@ def test_every_kind_has_a_page_of_its_own_that_loads_nothing(runs: dict[str, Pat
     assert all(a.get("alt") for tag, a in found.elements if tag == "img")
 
 
+def test_what_a_run_went_on_after_is_said(runs: dict[str, Path], tmp_path: Path) -> None:
+    note = "out of memory at batch size 4: went on with 2"
+    run = write_run(tmp_path / "run", runs["verify"], [line(0)], notes=[note])
+    assert f"What the run went on after {note}" in text_of(run, check=False)
+    assert "went on after" not in text_of(runs["verify"], check=False)
+
+
 def test_hostile_text_stays_text(runs: dict[str, Path], tmp_path: Path) -> None:
     lines = [line(i, method=HOSTILE, reason=HOSTILE, predicted=HOSTILE) for i in range(3)]
     options = dict.fromkeys(("eps", "norm", "method", "model", HOSTILE), HOSTILE) | {"clip": [HOSTILE]}
     run = write_run(
         tmp_path / "a & <b> '\"", runs["verify"], lines, options=options, stopped=HOSTILE, versions={HOSTILE: HOSTILE},
-        data={"source": HOSTILE, "sha256": HOSTILE}, seconds={HOSTILE: 1}, device=HOSTILE,
+        data={"source": HOSTILE, "sha256": HOSTILE}, seconds={HOSTILE: 1}, device=HOSTILE, notes=[HOSTILE],
     )  # fmt: skip
     for page in (page_of(run, check=False).decode(), page_of(run, runs["verify"], check=False).decode()):
         found = Parsed(page)
