@@ -65,13 +65,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--index", default="0:400")
+    parser.add_argument("--split", default="test", choices=("train", "test"), help="400 test digits, 1,397 others")
     parser.add_argument("--eps", default="0.09")
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    ask = ["verify", str(MODEL), "--data", "digits", "--index", given.index, "--eps", given.eps, "--clip", "0", "1"]
+    ask = ["verify", str(MODEL), "--data", "digits", "--split", given.split, "--index", given.index]
+    ask += ["--eps", given.eps, "--clip", "0", "1"]
     # Time for every example, for what a limit of time decides is not the same twice.
     ask += ["--workers", str(given.workers), "--timeout", "600"]
     ask += [] if given.batch_size is None else ["--batch-size", str(given.batch_size)]
