@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from lpverify.arrayfile import read_npz
 from lpverify.datasets import DATASETS
 from lpverify.errors import DataError, ExampleError, ShapeError, UsageError
 from lpverify.refusals import (
-    BEYOND_ONE,
     SCALE_SHARE,
     beyond_one,
     not_finite,
@@ -160,14 +159,12 @@ def check_range(examples: Examples, clip: tuple[Any, Any] | None) -> None:
     Raises:
         DataError: if the clip's upper end is at most 1 and some value is above 1.5.
     """
-    if clip is None or float(clip[1]) > 1:
-        return
-    largest = float(examples.x.max())
-    if largest > BEYOND_ONE:
-        example = int(np.argmax(examples.x.reshape(len(examples), -1).max(1)))
-        advice = "pass --scale 255" if largest <= 255 else "check the data's scale"
+    large = {} if clip is None else beyond_one(examples.x, clip)
+    if clip is not None and large:
+        example = max(large, key=lambda i: large[i])
+        advice = "pass --scale 255" if large[example] <= 255 else "check the data's scale"
         raise DataError(
-            f"{examples.source}: example {example} has values up to {largest:g}; {advice} "
+            f"{examples.source}: example {example} has values up to {large[example]:g}; {advice} "
             f"(the clip is {clip[0]} to {clip[1]})"
         )
 
@@ -180,13 +177,10 @@ def check_inside(examples: Examples, eps: str, clip: tuple[str, str] | None) -> 
     """
     if clip is None:
         return
-    low, high = float(clip[0]) - float(eps), float(clip[1]) + float(eps)
-    flat = examples.x.reshape(len(examples), -1)
-    bad = np.argwhere((flat < low) | (flat > high))
-    if len(bad):
-        example, unit = bad[0]
+    for example, unit in outside(examples.x, eps, clip).items():
+        value = examples.x.reshape(len(examples), -1)[example, unit]
         raise ExampleError(
-            f"{examples.source}: input {unit} of selected example {example} is {flat[example, unit]:g}, further than "
+            f"{examples.source}: input {unit} of selected example {example} is {value:g}, further than "
             f"eps {eps} outside --clip {clip[0]} {clip[1]}; give the clip that the data keeps"
         )
 
@@ -203,10 +197,15 @@ def refusals(examples: Examples, num_classes: int, eps: str, clip: tuple[str, st
     assert examples.y is not None
     found: dict[int, str] = {}
     if clip is not None:
+        flat, ends = examples.x.reshape(len(examples), -1), f"the clip {clip[0]} to {clip[1]}"
         large = beyond_one(examples.x, clip)
         if len(large) > SCALE_SHARE * len(examples):
-            check_range(replace(examples, x=np.where(np.isfinite(examples.x), examples.x, 0)), clip)
-        found = {**outside(examples.x, eps, clip), **large}
+            check_range(examples, clip)
+        found = {
+            i: f"input {unit} is {flat[i, unit]:g}, further than eps {eps} outside {ends}"
+            for i, unit in outside(examples.x, eps, clip).items()
+        }
+        found |= {i: f"values up to {largest:g}, above {ends}" for i, largest in large.items()}
     found = {**wrong_labels(examples.y, num_classes), **found, **examples.refused}
     return dict(sorted(found.items()))
 

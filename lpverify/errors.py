@@ -66,3 +66,15 @@ class CertificateError(LpverifyError, ValueError):
 
 class SoundnessError(LpverifyError, RuntimeError):
     """Two pieces of evidence contradict each other. Nothing inside the package catches this."""
+
+
+# What torch and drivers say, which have no class of their own for it on a processor.
+_FULL = ("allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on the CPU or on a device; torch is not loaded for it."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    is_system = isinstance(error, RuntimeError | OSError) and not isinstance(error, LpverifyError)
+    return is_system and any(words in str(error) for words in _FULL)

@@ -1,4 +1,4 @@
-"""Memory: whether an error says that there is too little, how much there is, and how much a run needs at least."""
+"""Memory: how much there is, and how much a run needs at least."""
 
 from __future__ import annotations
 
@@ -7,26 +7,13 @@ from pathlib import Path
 
 import torch
 
-from lpverify.errors import LpverifyError, ResourceError
+from lpverify.errors import ResourceError
 from lpverify.network import Network
 from lpverify.settings import DTYPES, Settings
 
-# torch has no class of its own for memory that a processor cannot give; drivers have several words.
-FULL = ("allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 # What a process may have freed without giving it back.
 SLACK = 256 << 20
 CGROUP = Path("/sys/fs/cgroup")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on the CPU or on a device."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and not isinstance(error, LpverifyError) and _says_full(error)
-
-
-def _says_full(error: BaseException) -> bool:
-    return any(words in str(error) for words in FULL)
 
 
 def require_memory(network: Network, settings: Settings) -> None:

@@ -19,7 +19,7 @@ from lpverify.attack import attack
 from lpverify.bounds import METHODS, AlphaBound, BoundResult, CrownBound
 from lpverify.bounds.base import AbstractBoundMethod
 from lpverify.bounds.root import Root, root_bounds
-from lpverify.memory import is_out_of_memory
+from lpverify.errors import is_out_of_memory
 from lpverify.network import Network, as_numpy
 from lpverify.problem import Region, Specification, row_products
 from lpverify.progress import Asked, Batch, Progress, accept, certify, decide, falsify, prove_margins

@@ -13,20 +13,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
 import torch
-from numpy.typing import NDArray
 
 from lpverify import pipeline
-from lpverify.errors import LpverifyError, ResourceError
-from lpverify.memory import gib, is_out_of_memory, least_needed
+from lpverify.errors import LpverifyError, ResourceError, is_out_of_memory
+from lpverify.memory import gib, least_needed
 from lpverify.pipeline import OpenExample
 from lpverify.progress import Asked
 from lpverify.result import Result
 from lpverify.session import Session
-
-Array = NDArray[Any]
 
 # So often a run may halve its batches, the last time down to one, before it gives the device up.
 HALVINGS = 5

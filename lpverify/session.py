@@ -16,8 +16,8 @@ from lpverify.bounds import METHODS
 from lpverify.bounds.base import AbstractBoundMethod, BoundResult
 from lpverify.certificate import rigorous
 from lpverify.certificate.graph import parse_network
-from lpverify.errors import UsageError
-from lpverify.memory import is_out_of_memory, require_memory
+from lpverify.errors import UsageError, is_out_of_memory
+from lpverify.memory import require_memory
 from lpverify.network import Network
 from lpverify.problem import Region, Specification
 from lpverify.serialize import network_bytes

@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, Generic, NoReturn, TypeVar
 
-from lpverify.errors import LpverifyError, ResourceError, SolverError, SoundnessError, UsageError
+from lpverify.errors import LpverifyError, ResourceError, SolverError, SoundnessError, UsageError, is_out_of_memory
 
 Task = TypeVar("Task")
 Value = TypeVar("Value")
@@ -409,8 +409,7 @@ def _attempt(work: Callable[[Task], Value], task: Task, through: type[LpverifyEr
     except through:
         raise
     except (Exception, SystemExit) as error:
-        # torch has no class of its own for memory that a processor cannot give.
-        if isinstance(error, MemoryError) or "allocate memory" in str(error):
+        if is_out_of_memory(error):
             return MemoryError()
         return Failure(_line(error))
 

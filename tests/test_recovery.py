@@ -25,8 +25,8 @@ from lpverify.certificate.exact import check as check_exactly
 from lpverify.certificate.graph import parse_network
 from lpverify.certificate.proof import decode
 from lpverify.cli import main
-from lpverify.errors import ResourceError
-from lpverify.memory import available, is_out_of_memory, least_needed
+from lpverify.errors import ResourceError, is_out_of_memory
+from lpverify.memory import available, least_needed
 from lpverify.network import Network
 from lpverify.recovery import is_device_fault
 from lpverify.result import Result, Verdict

@@ -34,7 +34,7 @@ from lpverify.cli.results import results
 from lpverify.cli.train import train
 from lpverify.cli.verify import verify
 from lpverify.cli.vnncomp import vnncomp
-from lpverify.errors import LpverifyError
+from lpverify.errors import LpverifyError, is_out_of_memory
 
 EPILOG = """\b
 Exit codes: 0 finished, whatever the verdicts (verify --fail-on makes 1); 2 usage;
@@ -114,7 +114,7 @@ def explain(error: BaseException) -> tuple[int, str]:
         return 130, "interrupted; what was written is kept"
     if isinstance(error, BrokenPipeError):
         return 5, "standard output was closed"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error):
+    if is_out_of_memory(error):
         return 5, "out of memory; what was written is kept; pass a smaller --batch-size"
     return 6, f"internal fault, please report it: {type(error).__name__}: {error} (--debug shows where)"
 
