@@ -98,8 +98,6 @@ def share_batch(session: Session, asked: Asked) -> list[Result | OpenExample]:
 def finish(session: Session, left: OpenExample) -> Result:
     """What is done for an open example by itself: a search in "auto", a solver for a method that has one."""
     batch, progress, settings = left.batch, left.progress, session.settings
-    if settings.method == "auto":
-        session.start_solver()
     start = time.perf_counter()
     if settings.method == "auto":
         _search(session, batch, progress, 0)

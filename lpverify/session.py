@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from types import TracebackType
@@ -166,12 +167,14 @@ class Session:
         tasks = (Solve(method, region.select([i]), spec.select([i])) for i in range(len(spec.d)))
         return self.run(tasks, getattr(method, "seconds", EXAMPLE_SECONDS))
 
-    def start_solver(self) -> None:
-        """Have a solver's process ready, so that its start takes no time of an example that may need it."""
-        if self.settings.workers and not self._started:
-            self._started = True
-            for _ in self.run([_Nothing()], EXAMPLE_SECONDS):
-                pass
+    def start_solver(self) -> float:
+        """Have a solver's process ready; the seconds that it took, 0 if there was one."""
+        if not self.settings.workers or self._started:
+            return 0.0
+        began, self._started = time.perf_counter(), True
+        for _ in self.run([_Nothing()], EXAMPLE_SECONDS):
+            pass
+        return time.perf_counter() - began
 
     def run(self, tasks: Iterable[Callable[[Network], Value]], seconds: float) -> Iterator[Value | Failure]:
         """Call each task on the float64 network in the solvers' processes; outcomes in the order of the tasks.

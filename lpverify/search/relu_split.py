@@ -245,6 +245,8 @@ class _Search:
         self, nodes: Nodes, w: NDArray[np.float32], numbers: NDArray[np.int64]
     ) -> tuple[bool, NDArray[np.bool_]]:
         """Decide nodes by linear programs: whether a counterexample was found, and which nodes are proved."""
+        # Else it depended on the machine's other work which way a search goes.
+        self.task = replace(self.task, deadline=min(self.task.latest, self.task.deadline + self.task.ready()))
         task, seconds = self.task, min(self.task.deadline - time.perf_counter(), PROGRAM_SECONDS)
         sizes = np.abs(w) + as_numpy(nodes.splits)
         job = programs(task, nodes, sizes, self.columns, self.rows, seconds)

@@ -92,7 +92,9 @@ class _Solver:
         C, d = (torch.as_tensor(t).to(engine.dtype).to(engine.device) for t in claim_rows(claim))
         region = _region(claim, regions([claim])).to(engine.dtype, engine.device)
         self.spec = Specification(C.unsqueeze(0), d.unsqueeze(0))
-        self.goal = Goal(engine, region, C, d, claim.clauses, self._is_witness, session.run, deadline)
+        self.goal = Goal(
+            engine, region, C, d, claim.clauses, self._is_witness, session.run, deadline, ready=session.start_solver
+        )
         self.margins = np.full(claim.num_rows, np.nan)
         self.certificate: Certificate | None = None
         self.nodes = 0
@@ -193,7 +195,8 @@ class _Solver:
 
     def _task(self, proved: ProvedRoot, deadline: float) -> Task:
         parts = {name: getattr(self.goal, name) for name in self.goal.__dataclass_fields__}
-        return Task(**{**parts, "deadline": min(deadline, self.goal.deadline)}, root=proved)
+        latest = self.goal.deadline
+        return Task(**{**parts, "deadline": min(deadline, latest)}, root=proved, latest=latest)
 
     def _verified(self, method: str, trees: tuple[Tree, ...] = ()) -> Found:
         """Have the checker accept the whole certificate."""

@@ -6,9 +6,10 @@ C f(x) + d is > 0.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ class Goal:
         witness: whether a point (n_0,) float64, moved into the exact input set, is a counterexample exactly.
         isolated: runs solver tasks in processes of their own, as ``Session.run``.
         deadline: when to stop (``time.perf_counter``).
+        ready: makes a solver's process ready, and says how many seconds that took; as ``Session.start_solver``.
     """
 
     network: Network
@@ -46,6 +48,7 @@ class Goal:
     witness: Callable[[NDArray[np.float64]], bool]
     isolated: Callable[[Sequence[Any], float], Iterator[Any]]
     deadline: float
+    ready: Callable[[], float] = field(default=float, kw_only=True)
 
     def is_late(self, reserve: float = 0.0) -> bool:
         """Whether no more than ``reserve`` seconds are left."""
@@ -77,9 +80,14 @@ class Goal:
 
 @dataclass(frozen=True, eq=False)
 class Task(Goal):
-    """A goal with the checker's state at the root, which proves leaves."""
+    """A goal with the checker's state at the root, which proves leaves.
+
+    Attributes:
+        latest: what the search waits for a solver's start puts its deadline off, but not beyond this.
+    """
 
     root: rigorous_tree.Root
+    latest: float = field(default=math.inf, kw_only=True)
 
 
 @dataclass(frozen=True)
