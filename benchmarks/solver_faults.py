@@ -38,13 +38,14 @@ import lpverify.pipeline  # noqa: E402
 import lpverify.session  # noqa: E402
 from lpverify.backends import BACKENDS  # noqa: E402
 from lpverify.bounds import CrownBound  # noqa: E402
+from lpverify.evidence import claim_of  # noqa: E402
 from lpverify.problem import Specification  # noqa: E402
 from lpverify.program import Array  # noqa: E402
 from lpverify.result import Result, Verdict  # noqa: E402
 from lpverify.session import Session  # noqa: E402
 from lpverify.settings import Settings  # noqa: E402
 from lpverify.summary import versions  # noqa: E402
-from lpverify.verify import claim_of, verify_in  # noqa: E402
+from lpverify.verify import verify_in  # noqa: E402
 
 EPS = "0.3"
 

@@ -18,7 +18,6 @@ import argparse
 import json
 import os
 import signal
-import socket
 import sqlite3
 import statistics
 import subprocess
@@ -27,7 +26,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -36,6 +35,7 @@ from typing import Any
 import torch
 from common import machine
 from fault_runs import MODEL, ROOT, content, rows
+from local_cluster import Cluster
 
 from lpverify.lowering import load_model
 from lpverify.session import Session
@@ -69,31 +69,6 @@ class Nothing(Task[int]):
         raise AssertionError(reason)
 
 
-@contextmanager
-def cluster(workers: int) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """The address of a scheduler with so many workers of one thread, and their processes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = f"tcp://127.0.0.1:{port}"
-    here = os.pathsep.join([str(ROOT), str(ROOT / "benchmarks")])
-    dask = [sys.executable, "-c", "from dask.__main__ import main; main()"]
-    worker = ["worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard", "--memory-limit", "4GB"]
-    lines = [["scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"], *[worker] * workers]
-    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nothing:
-        started = [
-            subprocess.Popen([*dask, *line], cwd=folder, stdout=nothing, stderr=nothing,
-                             env={**os.environ, "PYTHONPATH": here}, start_new_session=True)
-            for line in lines
-        ]  # fmt: skip
-        try:
-            yield address, started[1:]
-        finally:
-            for process in started:
-                process.kill()
-                process.wait()
-
-
 def verify(out: Path, given: argparse.Namespace, *more: str) -> None:
     """One run of the command."""
     line = [
@@ -123,14 +98,14 @@ def measure(given: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
         for kind, count in spans:
             run = folder / f"{kind}{count}-{turn}"
             if kind == "cluster":
-                with cluster(count) as (address, workers):
-                    killer = threading.Thread(target=kill, args=(run, workers[0], given), daemon=True)
+                with started(folder, count) as there:
+                    killer = threading.Thread(target=kill, args=(run, there.workers[0], given), daemon=True)
                     if given.kill:
                         killer.start()
-                    verify(run, given, "--scheduler", address)
+                    verify(run, given, "--scheduler", there.address)
                     if given.kill:
                         killer.join(5)
-                        assert workers[0].poll() is not None
+                        assert there.workers[0].poll() is not None
             else:
                 verify(run, given, "--workers", str(count if kind == "processes" else 1))
             spans[kind, count].append(span(run))
@@ -158,15 +133,21 @@ def kill(run: Path, victim: subprocess.Popen[bytes], given: argparse.Namespace) 
     os.killpg(victim.pid, signal.SIGKILL)
 
 
+def started(folder: Path, workers: int) -> Cluster:
+    """A cluster that finds the tasks of this file."""
+    return Cluster(folder, workers, ROOT / "benchmarks")
+
+
 def overhead(count: int) -> dict[str, float]:
     """Milliseconds a task that does nothing: in processes, and on a cluster of ``count`` workers if that is not 0."""
     network, load = load_model(MODEL), bytes(10 * 64 * 8)
     settings = Settings("0.1", workers=2)
     ways = {"2 processes": settings}
     found = {}
-    with cluster(count or 1) as (address, _):
+    with ExitStack() as stack:
         if count:
-            ways[f"cluster of {count}"] = replace(settings, scheduler=address)
+            there = stack.enter_context(started(Path(stack.enter_context(tempfile.TemporaryDirectory())), count))
+            ways[f"cluster of {count}"] = replace(settings, scheduler=there.address)
         for name, asked in ways.items():
             done = sweep(network, asked, (Nothing(i, load) for i in range(TASKS)))
             # The first come when the workers are there.

@@ -15,9 +15,10 @@ from lpverify.attack import attack
 from lpverify.network import Network, as_numpy
 from lpverify.problem import Specification
 from lpverify.result import MISCLASSIFIED, Counterexample, Result, Verdict
-from lpverify.session import EXAMPLE_SECONDS, Session, batch_size
+from lpverify.session import EXAMPLE_SECONDS, Session
 from lpverify.settings import Settings
 from lpverify.sweep import Answer, Task, sweep
+from lpverify.sweep.cut import Cut, cuts
 from lpverify.witness import witness_at
 
 Array = NDArray[Any]
@@ -42,53 +43,38 @@ def attack_stream(
         finished: those that have a result already; they take part in their batch, and nothing is yielded of them.
         search: method, loss, steps, restarts of ``lpverify.attack.attack``.
     """
-    flat, size = x.reshape(len(x), -1), batch_size(network, settings)
-    parts = [slice(start, start + size) for start in range(0, len(flat), size)]
-    tasks = (
-        AttackBatch(flat[part], y[part], indices[part], frozenset(set(indices[part]) & set(finished)), search)
-        for part in parts
-        if not set(indices[part]) <= set(finished)
-    )
+    flat = x.reshape(len(x), -1)
+    tasks = (AttackBatch(cut, search) for cut in cuts(network, settings, flat, y, indices, finished))
     return sweep(network, settings, tasks)
 
 
 @dataclass(frozen=True, eq=False)
 class AttackBatch(Task[Result]):
-    """The attack on one batch x (B, n_0) with labels y (B,)."""
+    """The attack on one batch."""
 
-    x: Array
-    y: Array
-    indices: Sequence[int]
-    finished: frozenset[int]
+    cut: Cut
     search: dict[str, Any]
 
     def run(self, session: Session) -> Iterator[Result]:
-        results = _attack_batch(session, self.x, self.y, self.indices, self.search)
-        return (result for result in results if result.index not in self.finished)
+        results = _attack_batch(session, self.cut.x, self.cut.y, self.cut.indices, self.search)
+        return (result for result in results if result.index not in self.cut.finished)
 
     def __call__(self, session: Session) -> Answer[Result]:
         return Answer(list(self.run(session)))
 
     def seconds(self, settings: Settings) -> float:
-        return len(self.x) * EXAMPLE_SECONDS
+        return len(self.cut.x) * EXAMPLE_SECONDS
 
     def parts(self) -> Sequence[AttackBatch]:
-        if len(self.x) == 1:
-            return []
-        return [
-            AttackBatch(self.x[i : i + 1], self.y[i : i + 1], [index], frozenset(), self.search)
-            for i, index in enumerate(self.indices)
-            if index not in self.finished
-        ]
+        return [AttackBatch(one, self.search) for one in self.cut.singles()]
 
     def given_up(self, settings: Settings, reason: str) -> Sequence[Result]:
         return [
             Result(
-                index=index, verdict=Verdict.UNKNOWN, reason=reason, method=self.search["method"],
-                semantics=settings.semantics, margins=np.zeros(0), seconds=0.0, label=int(y),
+                index=self.cut.indices[i], verdict=Verdict.UNKNOWN, reason=reason, method=self.search["method"],
+                semantics=settings.semantics, margins=np.zeros(0), seconds=0.0, label=int(self.cut.y[i]),
             )
-            for index, y in zip(self.indices, self.y, strict=True)
-            if index not in self.finished
+            for i in self.cut.wanted
         ]  # fmt: skip
 
 

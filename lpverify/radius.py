@@ -31,9 +31,10 @@ from lpverify.problem import Specification, ball
 from lpverify.radius_attack import ATTACK, THOROUGH_ATTACK, Example, close_in, push, take, witness_file
 from lpverify.radius_search import TOLERANCE, FoundRadius, SearchRadius, decimal_below
 from lpverify.result import UNCERTIFIED, RadiusResult
-from lpverify.session import EXAMPLE_SECONDS, GRACE_SECONDS, Session, Solve, batch_size
+from lpverify.session import GRACE_SECONDS, Session, Solve, example_seconds
 from lpverify.settings import Settings
 from lpverify.sweep import Answer, Task, sweep
+from lpverify.sweep.cut import Cut, cuts
 from lpverify.verify import checked_inputs, checked_labels
 from lpverify.workers import Failure
 
@@ -67,63 +68,46 @@ def radii(
     flat, labels = checked_inputs(network, x), checked_labels(network, x, y)
     names = list(range(len(flat)) if indices is None else indices)
     settings = replace(settings, method="crown" if settings.method == "auto" else settings.method)
-    size, certifier = batch_size(network, settings), _certifier(settings)
-    parts = [slice(start, start + size) for start in range(0, len(flat), size)]
-    tasks = (
-        RadiusBatch(names[part], flat[part], labels[part], frozenset(set(names[part]) & set(finished)))
-        for part in parts
-        if not set(names[part]) <= set(finished)
-    )
-    return sweep(network, settings, tasks, certifier)
+    tasks = (RadiusBatch(cut) for cut in cuts(network, settings, flat, labels, names, finished))
+    return sweep(network, settings, tasks, _certifier(settings))
 
 
 @dataclass(frozen=True, eq=False)
 class RadiusBatch(Task[RadiusResult]):
-    """The radii of one batch x (B, n_0) with labels y (B,)."""
+    """The radii of one batch."""
 
-    names: list[int]
-    x: NDArray[Any]
-    y: NDArray[np.int64]
-    finished: frozenset[int] = frozenset()
+    cut: Cut
 
     def run(self, session: Session) -> Iterator[RadiusResult]:
-        return _batch(session, self.names, self.x, self.y, self.finished)
+        return _batch(session, self.cut)
 
     def __call__(self, session: Session) -> Answer[RadiusResult]:
         return Answer(list(self.run(session)))
 
     def seconds(self, settings: Settings) -> float:
         # Each example is searched below, and then exactly.
-        return len(self.x) * 2 * _seconds(settings) + GRACE_SECONDS
+        return len(self.cut.x) * 2 * example_seconds(settings) + GRACE_SECONDS
 
     def parts(self) -> Sequence[RadiusBatch]:
-        if len(self.x) == 1:
-            return []
-        return [
-            RadiusBatch([name], self.x[i : i + 1], self.y[i : i + 1])
-            for i, name in enumerate(self.names)
-            if name not in self.finished
-        ]
+        return [RadiusBatch(one) for one in self.cut.singles()]
 
     def given_up(self, settings: Settings, reason: str) -> Sequence[RadiusResult]:
         return [
-            RadiusResult(name, 0.0, math.inf, 0.0, None, method=settings.method, reason=reason)
-            for name in self.names
-            if name not in self.finished
+            RadiusResult(self.cut.indices[i], 0.0, math.inf, 0.0, None, method=settings.method, reason=reason)
+            for i in self.cut.wanted
         ]
 
 
-def _batch(
-    session: Session, names: list[int], x: NDArray[Any], y: NDArray[np.int64], finished: Collection[int]
-) -> Iterator[RadiusResult]:
+def _batch(session: Session, cut: Cut) -> Iterator[RadiusResult]:
     """The radii of a batch; of the finished examples only what they share with the others."""
+    x, y = cut.x, cut.y
     began = time.perf_counter()
     spec = Specification.label(torch.as_tensor(y), session.exact.output_size)
     points = torch.as_tensor(x).double()
     with torch.no_grad():
         right = spec.margins(session.exact.forward(points)).amin(1) > 0
     examples = [
-        Example(names[i], x[i], int(y[i]), spec.select([i]), bool(right[i])) for i in range(len(x))
+        Example(cut.indices[i], x[i], int(y[i]), spec.select([i]), bool(right[i])) for i in range(len(x))
     ]
     name, certifier = session.settings.method, _certifier(session.settings)
     quick = "crown" if METHODS[name].isolated else name
@@ -136,7 +120,7 @@ def _batch(
     if METHODS[name].isolated:
         close_in(session, examples, *THOROUGH_ATTACK)
     share = (time.perf_counter() - began) / len(x)
-    examples = [example for example in examples if example.index not in finished]
+    examples = [example for example in examples if example.index not in cut.finished]
     attacked = [example.distance for example in examples]
     claims: list[tuple[float, float]] = [(math.nan, math.nan)] * len(examples)
     if certifier:
@@ -235,7 +219,7 @@ def _certifier(settings: Settings) -> str:
 def _search(session: Session, examples: list[Example], name: str) -> None:
     """Raise certified radii by a solver-backed method, in processes of its own; CROWN's stay where it fails."""
     settings = session.settings
-    limit, seconds = float(settings.eps), _seconds(session.settings)
+    limit, seconds = float(settings.eps), example_seconds(session.settings)
     if settings.method == "milp":
         seconds /= 2
     method = session.method(name)
@@ -268,7 +252,7 @@ def _accepted_near(session: Session, example: Example, name: str, found: FoundRa
         if not float(eps) > example.certified:
             break
         region = replace(session.settings, eps=eps).region(example.point)
-        began, left = time.perf_counter(), max(1.0, _seconds(session.settings) - example.seconds)
+        began, left = time.perf_counter(), max(1.0, example_seconds(session.settings) - example.seconds)
         (again,) = session.run([Solve(session.method(name, seconds=left), region, example.spec)], left)
         example.seconds += time.perf_counter() - began
         if isinstance(again, Failure):
@@ -283,7 +267,7 @@ def _exact(session: Session, examples: list[Example]) -> list[tuple[float, float
     Its points become counterexamples of the examples where exact evaluation agrees.
     """
     settings = session.settings
-    limit, seconds = float(settings.eps), _seconds(session.settings)
+    limit, seconds = float(settings.eps), example_seconds(session.settings)
     backend = BACKENDS[settings.backend](solver=settings.solver, seed=settings.seed)
     time_limit = math.inf if settings.time_limit is None else settings.time_limit
     claims = [(math.nan, math.nan)] * len(examples)
@@ -326,8 +310,3 @@ def _agree(example: Example) -> None:
             f"example {example.index}: radius {example.eps} is certified, but a counterexample is at distance "
             f"{example.distance!r}; nothing of this run can be trusted"
         )
-
-
-def _seconds(settings: Settings) -> float:
-    """The time that an example may take."""
-    return EXAMPLE_SECONDS if settings.timeout is None else settings.timeout

@@ -17,11 +17,11 @@ from lpverify.network import as_numpy
 from lpverify.problem import Region, Specification
 from lpverify.programfile import mps_bytes
 from lpverify.result import Replay
+from lpverify.run_folder import MOST_CRASHES
 from lpverify.session import Session
 from lpverify.summary import versions
 
-# Of so many crashes in a session a replay is kept; programs of larger networks or files are left out.
-MOST = 20
+# Programs of larger networks or files are left out.
 LARGEST_UNITS = 50_000
 LARGEST_BYTES = 8 << 20
 PROGRAMS = {
@@ -48,7 +48,7 @@ def replay_of(
         region, spec: its input set and claim, a batch of one.
         reason: how the solver ended.
     """
-    if session.replays >= MOST:
+    if session.replays >= MOST_CRASHES:
         return None
     session.replays += 1
     program, row, said = _program(session, method, region.to(torch.float64, "cpu"), spec.to(torch.float64, "cpu"))

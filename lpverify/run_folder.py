@@ -169,8 +169,12 @@ class RunFolder:
         """Store the bytes of a VNN-LIB file, gzipped or not."""
         write_atomic(self.path / PROPERTY[data.startswith(GZIP)], data, sync=True)
 
-    def add(self, result: Result, claim: Claim, *, place: int | None = None, **also: Any) -> Result:
+    def add(self, result: Result, claim: Claim | None, *, place: int | None = None, **also: Any) -> Result:
         """Store one result: its evidence first, then its row and line with what it says besides (``also``).
+
+        Args:
+            claim: what a counterexample is one to; None for an example of which nothing is claimed.
+            place: in the run; by default the next.
 
         Returns:
             The result as it was stored: where a solver's crash was kept, its reason says so.
@@ -180,6 +184,7 @@ class RunFolder:
         """
         witness = None
         if result.counterexample is not None:
+            assert claim is not None
             witness = result.counterexample.witness(claim, self.network_sha256).encode()
         result, crash = self._store_crash(result)
         certificate = self._store_certificate(result.index, result.certificate)

@@ -49,10 +49,20 @@ class Solve:
         return self.method.bound(network, self.region, self.spec)
 
 
+def solver_method(settings: Settings) -> str:
+    """The method's name if solvers do its work, one example at a time; empty for others and for "auto"."""
+    return settings.method if settings.method in METHODS and METHODS[settings.method].isolated else ""
+
+
+def example_seconds(settings: Settings, otherwise: float = EXAMPLE_SECONDS) -> float:
+    """The time that an example may take: the settings' timeout, or ``otherwise`` without one."""
+    return otherwise if settings.timeout is None else settings.timeout
+
+
 def batch_size(network: Network, settings: Settings) -> int:
     """Examples at once: enough to share products, few enough that results come soon and tables stay small."""
     shared = max(1, min(50, 2**19 // sum(network.sizes)))
-    if settings.method in METHODS and METHODS[settings.method].isolated:
+    if solver_method(settings):
         shared = min(shared, SOLVED_AT_ONCE)
     return settings.batch_size or shared
 
@@ -133,7 +143,7 @@ class Session:
             "solver": settings.solver,
             "backend": BACKENDS[settings.backend](solver=settings.solver, seed=settings.seed),
             "time_limit": math.inf if settings.time_limit is None else settings.time_limit,
-            "seconds": EXAMPLE_SECONDS if settings.timeout is None else settings.timeout,
+            "seconds": example_seconds(settings),
             "value": settings.objective == "value",
             **options,
         }

@@ -21,9 +21,10 @@ from lpverify.problem import Specification
 from lpverify.progress import Asked
 from lpverify.result import Result
 from lpverify.serialize import raw_array
-from lpverify.session import Session, batch_size
+from lpverify.session import Session, solver_method
 from lpverify.settings import Settings
 from lpverify.sweep import sweep
+from lpverify.sweep.cut import cuts
 from lpverify.sweep.verifying import VerifyBatch
 from lpverify.workers import Failure
 
@@ -59,7 +60,7 @@ def verify_stream(
     flat, labels = checked_inputs(network, x), checked_labels(network, x, y)
     names = range(len(flat)) if indices is None else indices
     tasks = _batches(network, settings, flat, labels, names, finished)
-    return sweep(network, settings, tasks, required(settings))
+    return sweep(network, settings, tasks, solver_method(settings))
 
 
 def verify_in(
@@ -79,19 +80,12 @@ def _batches(
     finished: Collection[int],
 ) -> Iterator[VerifyBatch]:
     """The batches of label claims in which something is left to do."""
-    size, classes = batch_size(network, settings), network.output_size
-    for start in range(0, len(x), size):
-        part = slice(start, start + size)
-        done = frozenset(index for index in indices[part] if index in finished)
-        if len(done) < len(indices[part]):
-            claims = [claim_of(settings, row, int(c), classes) for row, c in zip(x[part], y[part], strict=True)]
-            spec = Specification.label(torch.as_tensor(y[part]), classes)
-            yield VerifyBatch(Asked(list(indices[part]), x[part], claims, spec, [int(c) for c in y[part]], done))
-
-
-def required(settings: Settings) -> str:
-    """The method that a sweep's workers must be able to run, where it may be refused."""
-    return settings.method if settings.method in METHODS and METHODS[settings.method].isolated else ""
+    classes = network.output_size
+    for cut in cuts(network, settings, x, y, indices, finished):
+        labels = cut.y.tolist()
+        claims = [claim_of(settings, row, label, classes) for row, label in zip(cut.x, labels, strict=True)]
+        spec = Specification.label(torch.as_tensor(cut.y), classes)
+        yield VerifyBatch(Asked(cut.indices, cut.x, claims, spec, labels, cut.finished))
 
 
 def verify(
@@ -129,19 +123,18 @@ def verify(
     if not (np.isfinite(C).all() and np.isfinite(d).all()):
         raise DataError("claim: C or d has an entry that is NaN or infinite; give finite numbers")
     tasks = _linear_batches(network, settings, flat, LinearRows(raw_array(C), raw_array(d)), (C, d))
-    return _in_order(sweep(network, settings, tasks, required(settings)))
+    return _in_order(sweep(network, settings, tasks, solver_method(settings)))
 
 
 def _linear_batches(
     network: Network, settings: Settings, x: Array, rows: LinearRows, claim: tuple[Array, Array]
 ) -> Iterator[VerifyBatch]:
     """The batches of one linear claim about every input."""
-    size, (C, d) = batch_size(network, settings), (torch.as_tensor(side) for side in claim)
-    for start in range(0, len(x), size):
-        part = x[start : start + size]
-        claims = [ball_claim(row, settings.eps, settings.norm, settings.clip, rows) for row in part]
-        spec = Specification(C.expand(len(part), -1, -1), d.expand(len(part), -1))
-        yield VerifyBatch(Asked(range(start, start + len(part)), part, claims, spec, [None] * len(part)))
+    C, d = (torch.as_tensor(side) for side in claim)
+    for cut in cuts(network, settings, x, np.zeros(len(x), np.int64), range(len(x))):
+        claims = [ball_claim(row, settings.eps, settings.norm, settings.clip, rows) for row in cut.x]
+        spec = Specification(C.expand(len(cut.x), -1, -1), d.expand(len(cut.x), -1))
+        yield VerifyBatch(Asked(cut.indices, cut.x, claims, spec, [None] * len(cut.x)))
 
 
 def _in_order(results: Iterable[Result]) -> list[Result]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 
 if TYPE_CHECKING:
+    from lpverify.certificate.claim import Claim
     from lpverify.cli.loading import Job
     from lpverify.result import Result
     from lpverify.run_folder import RunFolder
@@ -59,8 +60,6 @@ def run_stream(
         as_json: print the summary as a line of JSON, too.
     """
     from lpverify.cli.loading import header, provenance
-    from lpverify.evidence import claim_of
-    from lpverify.result import Result
     from lpverify.run_folder import RunFolder, network_file
     from lpverify.summary import Tally, summary
     from lpverify.table import print_summary, progress
@@ -89,18 +88,11 @@ def run_stream(
             if run is not None:
                 run.write_network(data, sha256)
             try:
-                for index in (i for i in job.refused if i not in finished):
-                    result = Result.refused(index, job.refused[index])
-                    if run is not None:
-                        run.add_record(result.record(None, None), order[index])
-                    tally.add(result)
-                results = stream(finished) if len(job.x) else iter(())
-                left = progress(watch.iterate(what, results), len(set(job.indices.tolist()) - finished), what)
-                for result in left:
+                left = watch.iterate(what, _results(job, stream, finished))
+                for result in progress(left, len(job.asked) - len(finished), what):
                     more = {} if also is None else also.add(result)
                     if run is not None:
-                        place, classes = places[result.index], job.network.output_size
-                        claim = claim_of(settings, job.x[place], int(job.y[place]), classes)
+                        claim = _claim(job, settings, places.get(result.index))
                         with watch("write"):
                             result = run.add(result, claim, place=order[result.index], **more)
                     tally.add(result)
@@ -120,6 +112,26 @@ def run_stream(
     if as_json:
         click.echo(json.dumps(final, allow_nan=False))
     return tally
+
+
+def _results(
+    job: Job, stream: Callable[[frozenset[int]], Iterator[Result]], finished: frozenset[int]
+) -> Iterator[Result]:
+    """The lines of examples that cannot be used, then the results of the others; none that is finished already."""
+    from lpverify.result import Result
+
+    yield from (Result.refused(index, reason) for index, reason in job.refused.items() if index not in finished)
+    if len(job.x):
+        yield from stream(finished)
+
+
+def _claim(job: Job, settings: Settings, place: int | None) -> Claim | None:
+    """The claim about the example at this place of the job's; none about one that was refused."""
+    from lpverify.evidence import claim_of
+
+    if place is None:
+        return None
+    return claim_of(settings, job.x[place], int(job.y[place]), job.network.output_size)
 
 
 def announce(run: RunFolder, total: int, examples: str = "examples") -> None:

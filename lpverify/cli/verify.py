@@ -94,13 +94,12 @@ def verify(
         raise click.UsageError("--json is for --vnnlib; runs over examples write RUN/results.jsonl")
     assert out is not None
     if is_cascade:
-        if given.pop("keep_going"):
-            raise click.UsageError("--keep-going is for single networks; a cascade's data must be good as a whole")
         from lpverify.cli.cascade import run_cascade
 
+        if given.pop("keep_going"):
+            raise click.UsageError("--keep-going is for single networks; a cascade's data must be good as a whole")
         if given["scheduler"]:
             raise click.UsageError("--scheduler: a cascade is decided in one process; leave it out")
-
         verdicts = run_cascade(model, given, out, overwrite)
         return int(any(verdicts[name] for name in fail_on or ()))
     return _verify_examples(model, given, out, overwrite, fail_on)

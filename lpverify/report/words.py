@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from lpverify.report.counts import VERDICTS
 from lpverify.report.run import Kind, RunReport
+from lpverify.table import MEANING as USUAL
 
 NORMS = {"inf": "l∞", "2": "l2", "1": "l1"}
 MEANING = {
+    Kind.VERIFY: USUAL,
+    Kind.ATTACK: USUAL,
     Kind.PROPERTY: {
         "verified": "proved: the unsafe set is not reached",
         "falsified": "an unsafe input was evaluated exactly",
@@ -25,13 +28,6 @@ MEANING = {
         "unknown": "neither was found",
     },
 }
-USUAL = {
-    "verified": "proved: no input in the set fails",
-    "falsified": "an input that fails was evaluated exactly",
-    "unknown": "neither was found",
-}
-for _kind in (Kind.VERIFY, Kind.ATTACK):
-    MEANING[_kind] = USUAL
 RADIUS_MEANING = {
     "certified": "proved up to here, by a certificate",
     "exact_lower": "nothing fails nearer, a solver claims; not proved",

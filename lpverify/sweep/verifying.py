@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lpverify.bounds import METHODS
 from lpverify.pipeline import SEARCH_SECONDS, OpenExample
 from lpverify.progress import Asked
 from lpverify.recovery import finish, run_batch, share_batch
 from lpverify.result import Result, Verdict
-from lpverify.session import EXAMPLE_SECONDS, GRACE_SECONDS, Session
+from lpverify.session import EXAMPLE_SECONDS, GRACE_SECONDS, Session, example_seconds, solver_method
 from lpverify.settings import Settings
 from lpverify.sweep.task import Answer, Task
 
@@ -32,7 +31,7 @@ class VerifyBatch(Task[Result]):
         return Answer([one for one in found if isinstance(one, Result)], left)
 
     def seconds(self, settings: Settings) -> float:
-        return len(self.asked.x) * _example_seconds(settings, EXAMPLE_SECONDS) + GRACE_SECONDS
+        return len(self.asked.x) * example_seconds(settings) + GRACE_SECONDS
 
     def parts(self) -> Sequence[VerifyBatch]:
         if len(self.asked.x) == 1:
@@ -63,16 +62,12 @@ class VerifyOpen(Task[Result]):
         return Answer([finish(session, self.example)])
 
     def seconds(self, settings: Settings) -> float:
-        searched = METHODS[settings.method].isolated if settings.method in METHODS else False
+        seconds = example_seconds(settings, EXAMPLE_SECONDS if solver_method(settings) else SEARCH_SECONDS)
         # The final check of a search's proof comes after its time.
-        return 2 * _example_seconds(settings, EXAMPLE_SECONDS if searched else SEARCH_SECONDS) + 2 * GRACE_SECONDS
+        return 2 * (seconds + GRACE_SECONDS)
 
     def parts(self) -> Sequence[VerifyOpen]:
         return []
 
     def given_up(self, settings: Settings, reason: str) -> Sequence[Result]:
         return [self.example.given_up(settings, reason)]
-
-
-def _example_seconds(settings: Settings, otherwise: float) -> float:
-    return otherwise if settings.timeout is None else settings.timeout

@@ -98,9 +98,10 @@ def test_examples_in_docstrings_run(at_root: None) -> None:
 
 
 def test_python_in_the_readme_compiles() -> None:
-    for fence in fences(ROOT / "README.md"):
-        if fence.language == "python":
-            compile(fence.text, "README.md", "exec")
+    blocks = [fence.text for fence in fences(ROOT / "README.md") if fence.language == "python"]
+    assert blocks
+    for text in blocks:
+        assert compile(text, "README.md", "exec").co_names
 
 
 def test_the_tour_prints_what_it_says(

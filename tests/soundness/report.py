@@ -61,19 +61,21 @@ class Tally:
 
     def accuse(self, network: Network, message: str) -> None:
         """A wrong verdict: the line, and the network's file to try it again."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{self.name}-{len(self.wrong)}.lpnet"
-        path.write_bytes(network_bytes(network))
+        path = self._keep(network, f"{self.name}-{len(self.wrong)}")
         self.wrong.append(f"{message}; network: {path}")
         print(f"WRONG {self.wrong[-1]}", flush=True)
 
     def fault(self, network: Network, message: str) -> None:
         """An exception that no user should see: counted, with the network to try it again."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{self.name}-fault-{len(self.faults)}.lpnet"
-        path.write_bytes(network_bytes(network))
-        self.faults.append(f"{message}; network: {path.name}")
+        path = self._keep(network, f"{self.name}-fault-{len(self.faults)}")
+        self.faults.append(f"{message}; network: {path}")
         print(f"FAULT {self.faults[-1]}", flush=True)
+
+    def _keep(self, network: Network, name: str) -> Path:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{name}.lpnet"
+        path.write_bytes(network_bytes(network))
+        return path
 
     def entry(self, about: str) -> dict[str, Any]:
         """The part in the report; ``about`` names machine, versions and commit."""

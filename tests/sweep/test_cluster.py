@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+import benchmark_path  # noqa: F401
 import pytest
-import torch
+from local_cluster import Cluster
 from networks import dense
+from sweep.compared import said
 from sweep.sweep_tasks import Numbers
 
 from lpverify.cli import main
 from lpverify.data import load_data
 from lpverify.errors import ResourceError, SoundnessError
 from lpverify.lowering import load_model
-from lpverify.result import Result
 from lpverify.settings import Settings
 from lpverify.store import read_store
 from lpverify.sweep import sweep
@@ -35,62 +32,18 @@ HERE = Path(__file__).resolve()
 DIGITS = HERE.parents[2] / "lpverify" / "assets" / "digits-demo.safetensors"
 
 
-class Cluster:
-    """A scheduler and workers of one thread each, on the loopback interface."""
-
-    def __init__(self, folder: Path, workers: int) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-        self._log = (folder / "cluster.log").open("w")
-        host, _, port = self.address.removeprefix("tcp://").partition(":")
-        self.scheduler = self._start("scheduler", "--host", host, "--port", port)
-        self.workers = [
-            self._start(
-                "worker", self.address, "--nthreads", "1", "--no-nanny", "--memory-limit", "4GB",
-                "--local-directory", str(folder),
-            )
-            for _ in range(workers)
-        ]  # fmt: skip
-
-    def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        path = os.pathsep.join([str(HERE.parents[2]), str(HERE.parents[1])])
-        return subprocess.Popen(
-            [sys.executable, "-c", "from dask.__main__ import main; main()", *arguments, "--no-dashboard"],
-            stdout=self._log, stderr=self._log, env={**os.environ, "PYTHONPATH": path}, start_new_session=True,
-        )  # fmt: skip
-
-    def close(self) -> None:
-        for process in (*self.workers, self.scheduler):
-            process.kill()
-            process.wait()
-        self._log.close()
+def started(folder: Path) -> Cluster:
+    return Cluster(folder, 2, HERE.parents[1])
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    found = Cluster(tmp_path_factory.mktemp("cluster"), 2)
-    yield found
-    found.close()
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    """As workers have: the number of threads decides last bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with started(tmp_path_factory.mktemp("cluster")) as found:
+        yield found
 
 
 def told(cluster: Cluster, tasks: list[Numbers]) -> list[str]:
     return sorted(sweep(dense(0, 2, 3, 2), Settings("0.5", scheduler=cluster.address), tasks))
-
-
-def said(result: Result) -> tuple[Any, ...]:
-    record = result.record(None, None)
-    del record["seconds"]
-    return tuple(record.items()), result.certificate, result.margins.tobytes()
 
 
 def test_a_cluster_finds_what_one_process_finds(cluster: Cluster) -> None:
@@ -131,7 +84,7 @@ def test_lost_workers_tasks_run_elsewhere_and_a_lost_scheduler_keeps_the_rows(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One worker is killed in the middle of a run, then the scheduler; the same command ends it in this process."""
-    lost = Cluster(tmp_path, 2)
+    lost = started(tmp_path)
     run = tmp_path / "run"
     command = [
         "verify", str(DIGITS), "--data", "digits", "--index", "0:90", "--eps", "0.05", "--clip", "0", "1",

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from networks import dense
+from sweep.compared import said
 from sweep.sweep_tasks import Numbers
 
 from lpverify.data import load_data
@@ -24,10 +25,11 @@ from lpverify.network import Network
 from lpverify.problem import Specification
 from lpverify.progress import Asked
 from lpverify.radius import RadiusBatch, radii
-from lpverify.result import Result, Verdict
+from lpverify.result import Verdict
 from lpverify.session import Session
 from lpverify.settings import Settings
 from lpverify.sweep import Task, sweep
+from lpverify.sweep.cut import Cut
 from lpverify.sweep.verifying import VerifyBatch
 from lpverify.verify import verify, verify_stream
 
@@ -42,23 +44,6 @@ def digits(first: int, last: int) -> tuple[Network, Any, Any]:
     examples = load_data("digits")
     assert examples.y is not None
     return load_model(DIGITS), examples.x[first:last], examples.y[first:last]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    """As workers have: the number of threads decides last bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def said(result: Result) -> tuple[Any, ...]:
-    """All that must be equal: everything but the time."""
-    record = result.record(None, None)
-    del record["seconds"]
-    point = None if result.counterexample is None else result.counterexample.x.tobytes()
-    return tuple(record.items()), result.certificate, point, result.margins.tobytes()
 
 
 def told(tasks: list[Numbers], workers: int = 2) -> list[str]:
@@ -113,9 +98,9 @@ def test_batches_of_every_kind_can_be_cut_and_given_up(kind: str) -> None:
             Specification.label(torch.as_tensor(y), 10), y.tolist(), finished,
         )),
         "attack": AttackBatch(
-            flat, y, names, finished, {"method": "pgd", "loss": "margin", "steps": 5, "restarts": 1}
+            Cut(names, flat, y, finished), {"method": "pgd", "loss": "margin", "steps": 5, "restarts": 1}
         ),
-        "radius": RadiusBatch(names, flat, y, finished),
+        "radius": RadiusBatch(Cut(names, flat, y, finished)),
     }  # fmt: skip
     task = tasks[kind]
     with Session(network, settings) as session:
