@@ -103,7 +103,8 @@ class Session:
                 "semantics: float32 needs a network whose lowered parameters are float32 numbers; "
                 f"here some were folded or stored wider ({'; '.join(network.notes) or 'float64 weights'})"
             )
-        self._pool: Pool[Any, Any] = Pool(_Worker(exact), settings.workers, memory_share(settings.workers))
+        solver, share = BACKENDS[settings.backend].module, memory_share(settings.workers)
+        self._pool: Pool[Any, Any] = Pool(_Worker(exact), settings.workers, share, modules=[solver])
         self._required: set[str] = set()
         self._started = False
 

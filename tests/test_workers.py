@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,11 +19,19 @@ from worker_tasks import Job, Setup
 
 from lpverify.errors import ResourceError, SolverError, SoundnessError, UsageError
 from lpverify.workers import Failure, Pool
+from lpverify.workers import pool as pool_module
 
 TESTS = Path(__file__).resolve().parent
 HERE_OR_THERE = pytest.mark.parametrize("workers", [0, 1, 2])
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the system does not do this for us")
 HANG = ("echo", 0, 100.0)
+
+
+@pytest.fixture(params=["forked", "fresh"])
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers forked from a template, and interpreters of their own."""
+    if request.param == "fresh":
+        monkeypatch.setattr(pool_module, "POSSIBLE", False)
 
 
 def outcomes(jobs: list[Job], workers: int = 2, limit: float | None = 60.0, **options: Any) -> list[Any]:
@@ -40,6 +49,10 @@ def gone(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return True
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def all_gone(pids: list[int], seconds: float = 5.0) -> bool:
@@ -102,6 +115,7 @@ def test_no_tasks_start_nothing(workers: int) -> None:
         assert ask(pool) == []
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize(
     ("job", "reason"),
     [
@@ -118,6 +132,7 @@ def test_a_crash_costs_one_answer(job: Job, reason: str) -> None:
     assert outcomes([("echo", 1), job, ("echo", 2), ("echo", 3)]) == [1, Failure(reason), 2, 3]
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("job", [HANG, ("stubborn",)])
 def test_a_task_past_its_limit_is_ended(job: Job) -> None:
     began = time.monotonic()
@@ -131,11 +146,13 @@ def test_the_limit_does_not_count_the_start() -> None:
         assert list(pool.map([("echo", 1)], limit=0.5)) == [1]
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_a_killed_worker_takes_its_programs_along(tmp_path: Path) -> None:
     assert "exceeded" in outcomes([("program", str(tmp_path))], limit=1.0)[0].reason
     assert all_gone(noted(tmp_path, 2))
 
 
+@pytest.mark.usefixtures("both_ways")
 @LINUX
 def test_memory_is_limited_and_given_back() -> None:
     found = outcomes([("count",), ("bomb",), ("count",)], workers=1, memory=1 << 28)
@@ -153,6 +170,7 @@ def test_a_hundred_tasks_with_random_crashes_are_all_answered() -> None:
     assert {o.reason for o in wrong.values()} > fates
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_workers_are_reused_and_an_idle_one_that_died_costs_nothing() -> None:
     with Pool[Job, Any](Setup(), 1) as pool:
         (first, _), (again, done) = ask(pool, ("count",), ("count",))
@@ -189,6 +207,7 @@ def test_two_workers_work_at_the_same_time() -> None:
         assert time.monotonic() - began < 1.8
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_one_map_at_a_time_and_closing_one_early_ends_its_tasks(tmp_path: Path) -> None:
     with Pool[Job, Any](Setup(), 2) as pool:
         ask(pool, ("pid", 0.3), ("pid", 0.3))
@@ -207,6 +226,7 @@ def test_standard_output_is_not_spoiled(capfd: pytest.CaptureFixture[str]) -> No
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_workers_have_one_thread_no_input_a_session_of_their_own_and_ignore_interrupts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -215,6 +235,7 @@ def test_workers_have_one_thread_no_input_a_session_of_their_own_and_ignore_inte
     assert threads == "1" and session != os.getsid(0) and empty and still == "still here"
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize(
     ("fault", "error", "text"),
     [
@@ -228,11 +249,13 @@ def test_a_setup_that_fails_ends_the_run(fault: str, error: type[Exception], tex
         ask(pool, *[("echo", i) for i in range(10)])
 
 
+@pytest.mark.usefixtures("both_ways")
 @LINUX
 def test_a_worker_goes_first_where_the_system_is_short_of_memory() -> None:
     assert outcomes([("sacrifice",)]) == ["1000"]
 
 
+@pytest.mark.usefixtures("both_ways")
 @LINUX
 def test_too_little_memory_to_start_is_said() -> None:
     with Pool[Job, Any](Setup("bomb"), 1, memory=1 << 28) as pool, pytest.raises(SolverError) as caught:
@@ -241,6 +264,7 @@ def test_too_little_memory_to_start_is_said() -> None:
     assert str(caught.value) == told
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_a_later_start_that_fails_costs_one_answer(tmp_path: Path) -> None:
     with Pool[Job, Any](Setup("later", str(tmp_path / "started")), 1) as pool:
         found = ask(pool, ("echo", 1), ("exit", 3), ("echo", 2))
@@ -254,6 +278,7 @@ def test_options_are_checked(options: dict[str, int]) -> None:
         Pool(Setup(), **options)
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_large_tasks_and_answers() -> None:
     blocks = [os.urandom(1 << 22) for _ in range(4)]
     assert outcomes([("echo", block) for block in blocks]) == blocks
@@ -281,6 +306,7 @@ def test_workers_die_with_their_parent(tmp_path: Path) -> None:
     jobs = '[("stubborn",), ("echo", 0, 100.0), ("program", sys.argv[1])]'
     parent = script(LOOP.replace('(("echo", 0, 100.0), ("stubborn",))', jobs), str(tmp_path))
     pids = noted(tmp_path, 4)
+    pids += {parent_of(pid) for pid in pids} - {parent.pid}
     parent.kill()
     assert parent.wait(10) == -signal.SIGKILL
     # Nothing holds the parent's standard error any more, so that this returns.
@@ -307,3 +333,50 @@ with Pool(Setup(), 2) as pool:
     done = subprocess.run(line, input=text, capture_output=True, text=True, timeout=60)
     assert done.stdout == "once\n[1, Failure(reason='solver crashed (exit code 3)'), 'done']\n"
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@LINUX
+def test_workers_come_from_one_template_which_is_replaced_when_it_is_lost() -> None:
+    with Pool[Job, Any](Setup(), 2) as pool:
+        first, again = ask(pool, ("parent", 0.3), ("parent", 0.3))
+        assert first == again != os.getpid()
+        os.kill(first, signal.SIGKILL)
+        # What has been forked answers still; the next comes from another.
+        assert ask(pool, ("echo", 1), ("exit", 3), ("exit", 3))[0] == 1
+        assert ask(pool, ("parent", 0.3), ("parent", 0.3))[0] not in (first, os.getpid())
+
+
+@LINUX
+def test_a_template_that_is_lost_while_it_starts_costs_what_waits_for_it(tmp_path: Path) -> None:
+    with Pool[Job, Any](Setup(), 1, modules=["waits_to_be_killed"]) as pool:
+        os.environ["WAITS_IN"] = str(tmp_path)
+        try:
+            threading.Thread(target=lambda: os.kill(noted(tmp_path, 1)[0], signal.SIGKILL)).start()
+            with pytest.raises(SolverError, match=r"could not start: solver crashed \(signal 9"):
+                ask(pool, ("echo", 1))
+        finally:
+            del os.environ["WAITS_IN"]
+        assert ask(pool, ("echo", 2)) == [2]
+
+
+@LINUX
+def test_where_an_import_leaves_a_thread_nothing_is_forked() -> None:
+    with Pool[Job, Any](Setup(), 2, modules=["no_such_module", "leaves_a_thread"]) as pool:
+        assert ask(pool, ("parent", 0.3), ("parent", 0.3), ("exit", 3), ("parent",)) == [
+            os.getpid(), os.getpid(), Failure("solver crashed (exit code 3)"), os.getpid()
+        ]  # fmt: skip
+
+
+@LINUX
+@pytest.mark.usefixtures("both_ways")
+def test_lost_workers_leave_no_descriptor_open() -> None:
+    def opened() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = opened()
+    with Pool[Job, Any](Setup(), 2) as pool:
+        ask(pool, ("exit", 3), ("echo", 1), ("exit", 3))
+        busy = opened()
+        ask(pool, *[("exit", 3)] * 20, ("echo", 1))
+        assert opened() <= busy
+    assert opened() == before

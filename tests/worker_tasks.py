@@ -67,6 +67,10 @@ class Worker:
         time.sleep(seconds)
         return os.getpid()
 
+    def parent(self, seconds: float = 0.0) -> int:
+        time.sleep(seconds)
+        return os.getppid()
+
     def environment(self) -> tuple[str | None, int, bool]:
         return os.environ.get("OMP_NUM_THREADS"), os.getsid(0), os.read(0, 1) == b""
 

@@ -89,12 +89,14 @@ class AbstractBackend(abc.ABC):
     """A solver interface: final subclasses carry the solver's options as fields.
 
     Attributes:
+        module: the package that is imported when a program first needs it; "" for none.
         solver: which of the interface's solvers to use; "" for its first choice.
         threads: processor threads for one solve.
         seed: of the solver's random choices.
     """
 
     name: ClassVar[str]
+    module: ClassVar[str] = ""
     solver: str = ""
     threads: int = 1
     seed: int = 0

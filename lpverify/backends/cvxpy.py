@@ -52,6 +52,7 @@ class CvxpyBackend(AbstractBackend):
     """
 
     name: ClassVar[str] = "cvxpy"
+    module: ClassVar[str] = "cvxpy"
 
     def start(self, program: Program) -> AbstractSession:
         cp = import_solver("cvxpy", "cvxpy")

@@ -47,6 +47,7 @@ class HighsBackend(AbstractBackend):
     """
 
     name: ClassVar[str] = "highs"
+    module: ClassVar[str] = "highspy"
     tolerance: float = 1e-9
     mip_rel_gap: float = 0.0
     mip_abs_gap: float = 1e-9

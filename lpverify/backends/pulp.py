@@ -50,6 +50,7 @@ class PulpBackend(AbstractBackend):
     """
 
     name: ClassVar[str] = "pulp"
+    module: ClassVar[str] = "pulp"
 
     def start(self, program: Program) -> AbstractSession:
         if program.cone is not None:

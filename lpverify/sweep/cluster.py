@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import islice
 from queue import Empty, LifoQueue, SimpleQueue
 from typing import Any
 
@@ -32,8 +33,11 @@ Setup = Callable[[], Callable[[Task[Any]], Answer[Any]]]
 CONNECT_SECONDS = 20.0
 # How long a cluster may be without a worker.
 WORKER_SECONDS = 120.0
-# Tasks at the scheduler for each thread: one that is done, one that waits so that no worker does.
+# Bundles at the scheduler for each thread: one that is done, one that waits so that no worker does.
 AHEAD = 2
+# What a bundle should take: long against the milliseconds that Dask spends on it, short against a run.
+BUNDLE_SECONDS = 0.2
+MOST_IN_BUNDLE = 64
 # How often the number of threads is asked for.
 LOOK_SECONDS = 5.0
 
@@ -56,8 +60,8 @@ class SweepWorker(WorkerPlugin):
         for pool in self._pools:
             pool.close()
 
-    def answer(self, task: bytes, limit: float | None) -> bytes:
-        """The pickled outcome of a pickled task.
+    def answer(self, tasks: bytes) -> tuple[bytes, float]:
+        """The outcomes of tasks with their limits, both pickled, and the seconds that they took.
 
         Raises:
             LpverifyError: as ``Pool.map``.
@@ -67,17 +71,18 @@ class SweepWorker(WorkerPlugin):
         except Empty:
             pool = Pool(pickle.loads(self._setup), 1, self._memory, what="worker")
             self._pools.append(pool)
+        began, waiting = time.monotonic(), iter(pickle.loads(tasks))
         try:
-            (outcome,) = pool.map([pickle.loads(task)], limit)
+            outcomes = [outcome for _, outcome in pool.answers(lambda: next(waiting, None))]
         finally:
             self._idle.put(pool)
-        return pickle.dumps(outcome)
+        return pickle.dumps(outcomes), time.monotonic() - began
 
 
-def answer(name: str, task: bytes, limit: float | None) -> bytes:
+def answer(name: str, tasks: bytes) -> tuple[bytes, float]:
     """Runs on a Dask worker: the answer of the plugin that the sweep has there."""
     plugin: SweepWorker = get_worker().plugins[name]
-    return plugin.answer(task, limit)
+    return plugin.answer(tasks)
 
 
 def version() -> str:
@@ -128,23 +133,28 @@ def _require_workers(client: Client, address: str) -> None:
 def _answers(
     client: Client, address: str, name: str, take: Take
 ) -> Generator[tuple[int, Answer[Any] | Failure], None, None]:
-    """Keep every thread busy; outcomes as they come."""
-    running: dict[Future, int] = {}
+    """Keep every thread busy; outcomes as they come.
+
+    Tasks travel in bundles, of one task at first, then of so many as the last ones' seconds allow.
+    """
+    running: dict[Future, range] = {}
     done: SimpleQueue[Future] = SimpleQueue()
-    count, slots, looked = 0, 0, -LOOK_SECONDS
+    count, size, slots, looked = 0, 1, 0, -LOOK_SECONDS
     while True:
         if time.monotonic() - looked > LOOK_SECONDS:
             slots, looked = _threads(client, address), time.monotonic()
-        while len(running) < max(1, AHEAD * slots) and (item := take()) is not None:
-            task, limit = item
-            future = client.submit(answer, name, pickle.dumps(task), limit, key=f"{name}-{count}", pure=False)
-            running[future] = count
+        while len(running) < max(1, AHEAD * slots) and (bundle := list(islice(iter(take, None), size))):
+            future = client.submit(answer, name, pickle.dumps(bundle), key=f"{name}-{count}", pure=False)
+            running[future] = range(count, count + len(bundle))
             future.add_done_callback(done.put)
-            count += 1
+            count += len(bundle)
         if not running:
             return
         future = _next(done, client, address)
-        yield running.pop(future), _outcome(future, address)
+        numbers = running.pop(future)
+        outcomes, seconds = _outcomes(future, address, len(numbers))
+        size = max(1, min(MOST_IN_BUNDLE, 2 * size, int(BUNDLE_SECONDS * len(numbers) / max(seconds, 1e-6))))
+        yield from zip(numbers, outcomes, strict=True)
 
 
 def _next(done: SimpleQueue[Future], client: Client, address: str) -> Future:
@@ -180,15 +190,16 @@ def _gone(address: str) -> ResourceError:
     )
 
 
-def _outcome(future: Future, address: str) -> Answer[Any] | Failure:
-    """What came of a task."""
+def _outcomes(future: Future, address: str, count: int) -> tuple[list[Answer[Any] | Failure], float]:
+    """What came of a bundle of so many tasks, and the seconds that it took."""
     try:
-        outcome: Answer[Any] | Failure = pickle.loads(future.result())
+        outcomes, seconds = future.result()
+        return pickle.loads(outcomes), seconds
     except CancelledError:
         # Of what it was asked by a client that it lost, or after its own end, a scheduler knows nothing.
         raise _gone(address) from None
     except LpverifyError:
         raise
     except Exception as error:
-        return Failure(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
-    return outcome
+        lost = Failure(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        return [lost] * count, BUNDLE_SECONDS * count

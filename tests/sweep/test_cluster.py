@@ -9,9 +9,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import benchmark_path  # noqa: F401
 import pytest
+from distributed import Client
 from local_cluster import Cluster
 from networks import dense
 from sweep.compared import said
@@ -64,6 +66,22 @@ def test_a_poison_costs_its_example_and_no_worker_of_the_cluster(cluster: Cluste
     assert all(worker.poll() is None for worker in cluster.workers)
 
 
+def test_small_tasks_travel_in_bundles(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit, sent = Client.submit, []
+
+    def counted(client: Client, *arguments: Any, **options: Any) -> Any:
+        sent.append(options["key"])
+        return submit(client, *arguments, **options)
+
+    monkeypatch.setattr(Client, "submit", counted)
+    tasks = [Numbers((n,), tmp_path, poison=(100,)) for n in range(200)]
+    reason = "given up after 2 tries: worker crashed (signal 11)"
+    assert told(cluster, tasks) == sorted(f"{n} eps 0.5" if n != 100 else f"100 {reason}" for n in range(200))
+    assert len(set(sent)) == len(sent) < 100
+
+
 def test_a_task_past_its_limit_is_ended(cluster: Cluster, tmp_path: Path) -> None:
     found = told(cluster, [Numbers((1,), tmp_path, limit=0.2, slow=True), Numbers((2,), tmp_path)])
     assert found == ["1 given up after 2 tries: worker exceeded its limit of 0.2 s and was ended", "2 eps 0.5"]
@@ -87,7 +105,7 @@ def test_lost_workers_tasks_run_elsewhere_and_a_lost_scheduler_keeps_the_rows(
     lost = started(tmp_path)
     run = tmp_path / "run"
     command = [
-        "verify", str(DIGITS), "--data", "digits", "--index", "0:90", "--eps", "0.05", "--clip", "0", "1",
+        "verify", str(DIGITS), "--data", "digits", "--index", "0:400", "--eps", "0.05", "--clip", "0", "1",
         "--method", "crown", "--batch-size", "1", "--timeout", "600", "--out", str(run),
     ]  # fmt: skip
 
@@ -108,7 +126,7 @@ def test_lost_workers_tasks_run_elsewhere_and_a_lost_scheduler_keeps_the_rows(
     finally:
         lost.close()
     assert f"scheduler {lost.address}: is gone; what was written is kept" in capsys.readouterr().err
-    assert 25 <= rows() < 90
+    assert 25 <= rows() < 400
     assert main(command) == 0
-    assert rows() == 90 and "going on after" in capsys.readouterr().err
+    assert rows() == 400 and "going on after" in capsys.readouterr().err
     assert main(["check", str(run)]) == 0
