@@ -114,8 +114,10 @@ def cluster(address: str, setup: Setup) -> Iterator[Answers]:
         client.register_plugin(SweepWorker(pickle.dumps(setup)), name=name)
         yield partial(_answers, client, address, name)
     finally:
-        with suppress(OSError, TimeoutError, CancelledError, RuntimeError):
-            client.unregister_worker_plugin(name)
+        # A call to a scheduler that is gone waits for it to come back.
+        if client.status == "running":
+            with suppress(OSError, TimeoutError, CancelledError, RuntimeError):
+                client.unregister_worker_plugin(name)
         client.close(timeout=2)
 
 

@@ -105,7 +105,7 @@ def test_lost_workers_tasks_run_elsewhere_and_a_lost_scheduler_keeps_the_rows(
     lost = started(tmp_path)
     run = tmp_path / "run"
     command = [
-        "verify", str(DIGITS), "--data", "digits", "--index", "0:400", "--eps", "0.05", "--clip", "0", "1",
+        "verify", str(DIGITS), "--data", "digits", "--index", "0:160", "--eps", "0.05", "--clip", "0", "1",
         "--method", "crown", "--batch-size", "1", "--timeout", "600", "--out", str(run),
     ]  # fmt: skip
 
@@ -126,7 +126,7 @@ def test_lost_workers_tasks_run_elsewhere_and_a_lost_scheduler_keeps_the_rows(
     finally:
         lost.close()
     assert f"scheduler {lost.address}: is gone; what was written is kept" in capsys.readouterr().err
-    assert 25 <= rows() < 400
+    assert 25 <= rows() < 160
     assert main(command) == 0
-    assert rows() == 400 and "going on after" in capsys.readouterr().err
+    assert rows() == 160 and "going on after" in capsys.readouterr().err
     assert main(["check", str(run)]) == 0
