@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lpverify.attack import attack
 from lpverify.network import Network, as_numpy
 from lpverify.problem import Specification
+from lpverify.recovery import recovered
 from lpverify.result import MISCLASSIFIED, Counterexample, Result, Verdict
 from lpverify.session import EXAMPLE_SECONDS, Session
 from lpverify.settings import Settings
@@ -56,8 +57,11 @@ class AttackBatch(Task[Result]):
     search: dict[str, Any]
 
     def run(self, session: Session) -> Iterator[Result]:
-        results = _attack_batch(session, self.cut.x, self.cut.y, self.cut.indices, self.search)
-        return (result for result in results if result.index not in self.cut.finished)
+        return recovered(self._attack, session, self.cut)
+
+    def _attack(self, session: Session, cut: Cut) -> Iterator[Result]:
+        results = _attack_batch(session, cut.x, cut.y, cut.indices, self.search)
+        return (result for result in results if result.index not in cut.finished)
 
     def __call__(self, session: Session) -> Answer[Result]:
         return Answer(list(self.run(session)))

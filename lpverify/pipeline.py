@@ -52,6 +52,11 @@ class OpenExample:
     batch: Batch
     progress: Progress
 
+    @property
+    def index(self) -> int:
+        """What the example is called in its result."""
+        return self.batch.indices[0]
+
     def given_up(self, settings: Settings, reason: str) -> Result:
         """The result where nothing more could be done."""
         method = self.progress.methods.get(0, settings.method)

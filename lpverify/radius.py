@@ -30,6 +30,7 @@ from lpverify.network import Network, as_numpy
 from lpverify.problem import Specification, ball
 from lpverify.radius_attack import ATTACK, THOROUGH_ATTACK, Example, close_in, push, take, witness_file
 from lpverify.radius_search import TOLERANCE, FoundRadius, SearchRadius, decimal_below
+from lpverify.recovery import recovered
 from lpverify.result import UNCERTIFIED, RadiusResult
 from lpverify.session import GRACE_SECONDS, Session, Solve, example_seconds
 from lpverify.settings import Settings
@@ -79,7 +80,7 @@ class RadiusBatch(Task[RadiusResult]):
     cut: Cut
 
     def run(self, session: Session) -> Iterator[RadiusResult]:
-        return _batch(session, self.cut)
+        return recovered(_batch, session, self.cut)
 
     def __call__(self, session: Session) -> Answer[RadiusResult]:
         return Answer(list(self.run(session)))

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import gc
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Protocol, Self, TypeVar
 
 import torch
 
@@ -21,7 +22,7 @@ from lpverify.errors import LpverifyError, ResourceError, is_out_of_memory
 from lpverify.memory import gib, least_needed
 from lpverify.pipeline import OpenExample
 from lpverify.progress import Asked
-from lpverify.result import Result
+from lpverify.result import RadiusResult, Result
 from lpverify.session import Session
 
 # So often a run may halve its batches, the last time down to one, before it gives the device up.
@@ -37,14 +38,12 @@ def run_batch(session: Session, asked: Asked) -> Iterator[Result]:
     Raises:
         ResourceError: if a batch cannot be halved any more and runs on the CPU already; the results so far stay.
     """
-    for found in _recovered(pipeline.run_batch, session, asked):
-        assert isinstance(found, Result)
-        yield found
+    return recovered(pipeline.run_batch, session, asked)
 
 
 def share_batch(session: Session, asked: Asked) -> list[Result | OpenExample]:
     """As ``pipeline.share_batch``, whatever memory and device do; raises as ``run_batch``."""
-    return list(_recovered(pipeline.share_batch, session, asked))
+    return list(recovered(pipeline.share_batch, session, asked))
 
 
 def finish(session: Session, left: OpenExample) -> Result:
@@ -59,28 +58,57 @@ def finish(session: Session, left: OpenExample) -> Result:
     return replace(pipeline.finish(session, left), notes=session.take_notes())
 
 
-def _recovered(
-    do: Callable[[Session, Asked], Iterable[Result | OpenExample]], session: Session, asked: Asked
-) -> Iterator[Result | OpenExample]:
-    """What ``do`` yields of a batch, of its parts where the whole is too large, or on the CPU."""
-    done, whole = set(asked.finished), list(range(len(asked.x)))
-    parts = deque([whole])
+class Divisible(Protocol):
+    """A batch of examples that can be done in parts: ``Asked`` or a ``Cut``, dataclasses both."""
+
+    @property
+    def indices(self) -> Sequence[int]:
+        """What each example is called."""
+        ...
+
+    @property
+    def finished(self) -> frozenset[int]:
+        """The indices of those that have a result."""
+        ...
+
+    def part(self, places: Sequence[int]) -> Self:
+        """A batch of the examples at these positions alone."""
+        ...
+
+
+class Found(Protocol):
+    """What comes of an example: a result of any kind, or an ``OpenExample``."""
+
+    @property
+    def index(self) -> int:
+        """What the example is called."""
+        ...
+
+
+B = TypeVar("B", bound=Divisible)
+F = TypeVar("F", bound=Found)
+
+
+def recovered(do: Callable[[Session, B], Iterable[F]], session: Session, whole: B) -> Iterator[F]:
+    """What ``do`` yields of a batch, of its parts where the whole is too large, or on the CPU.
+
+    Raises:
+        ResourceError: if a batch cannot be halved any more and runs on the CPU already; the results so far stay.
+    """
+    done, places = set(whole.finished), list(range(len(whole.indices)))
+    parts = deque([places])
     while parts:
         part = parts.popleft()
         if session.most is not None and len(part) > session.most:
             parts.extendleft([part[session.most :], part[: session.most]])
             continue
-        if done.issuperset(asked.indices[i] for i in part):
+        if done.issuperset(whole.indices[i] for i in part):
             continue
-        now = replace(asked, finished=frozenset(done))
+        now: B = replace(whole, finished=frozenset(done))  # type: ignore[type-var]
         try:
-            for found in do(session, now if part == whole else now.part(part)):
-                if isinstance(found, Result):
-                    yield replace(found, notes=session.take_notes())
-                    done.add(found.index)
-                else:
-                    yield found
-                    done.add(found.batch.indices[0])
+            for found in do(session, now if part == places else now.part(part)):
+                yield _noted(session, found)
+                done.add(found.index)
             continue
         except LpverifyError:
             raise
@@ -88,7 +116,14 @@ def _recovered(
             session.notes.append(_give_way(session, error, len(part)))
         # The error is gone, and with it what its frames held.
         _release()
-        parts.appendleft([i for i in part if asked.indices[i] not in done])
+        parts.appendleft([i for i in part if whole.indices[i] not in done])
+
+
+def _noted(session: Session, found: F) -> F:
+    """The same with what must be said of the run; an open example says it when it is finished."""
+    if isinstance(found, Result | RadiusResult):
+        return replace(found, notes=session.take_notes())
+    return found
 
 
 def is_device_fault(error: BaseException) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +78,16 @@ class Replay:
     program: bytes
 
 
+def noted(notes: Sequence[str]) -> dict[str, str]:
+    """A line's entry for notes; without any there is none."""
+    return {"notes": "; ".join(notes)} if notes else {}
+
+
+def notes_of(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The notes of a line."""
+    return tuple(filter(None, record.get("notes", "").split("; ")))
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
     """The answer for one example.
@@ -142,7 +153,7 @@ class Result:
             "margin_claimed": claimed if math.isfinite(claimed) else None,
             "seconds": round(self.seconds, 6),
             **counted,
-            **({"notes": "; ".join(self.notes)} if self.notes else {}),
+            **noted(self.notes),
             "certificate": certificate,
             "counterexample": counterexample,
         }
@@ -164,6 +175,7 @@ class RadiusResult:
         certificate: the file proving ``certified``, or None.
         counterexample: the file of the nearest counterexample known, or None.
         reason: why a solver's answer is missing or doubtful; empty otherwise.
+        notes: as in ``Result``.
     """
 
     index: int
@@ -176,3 +188,4 @@ class RadiusResult:
     method: str = "crown"
     counterexample: bytes | None = None
     reason: str = ""
+    notes: tuple[str, ...] = ()

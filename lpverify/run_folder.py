@@ -37,7 +37,7 @@ from lpverify.certificate.claim import Claim
 from lpverify.certificate.proof import decode_witness
 from lpverify.errors import CertificateError, ResourceError, UsageError
 from lpverify.lock import LOCK, Lock
-from lpverify.result import MISCLASSIFIED, Counterexample, RadiusResult, Result, Verdict
+from lpverify.result import MISCLASSIFIED, Counterexample, RadiusResult, Result, Verdict, noted, notes_of
 from lpverify.store import FINISHED, STORE, Header, Store
 from lpverify.summary import versions
 
@@ -158,7 +158,7 @@ class RunFolder:
             known: dict[str, Any] = {name: record[name] for name in ("index", "method", "reason", "seconds")}
             known |= {name: none if record[name] is None else record[name] for name, none in NO_RADIUS.items()}
             known |= {name: None if record[name] is None else b"" for name in ("certificate", "counterexample")}
-            yield RadiusResult(**known)
+            yield RadiusResult(**known, notes=notes_of(record))
 
     def write_network(self, data: bytes, sha256: str) -> None:
         """Store the network file, whose digest the witnesses of this run will name."""
@@ -202,6 +202,7 @@ class RunFolder:
             "method": found.method,
             "reason": found.reason,
             "seconds": round(found.seconds, 6),
+            **noted(found.notes),
             "certificate": self._store_certificate(found.index, found.certificate),
             "counterexample": self._store_witness(found.index, found.counterexample),
         })  # fmt: skip
@@ -275,7 +276,7 @@ def _restored(folder: Path, record: dict[str, Any]) -> Result:
     return Result(
         **{name: record[name] for name in names}, verdict=Verdict(record["verdict"]), semantics="",
         margins=np.array([lower]), counterexample=counterexample, leaves=record.get("leaves"),
-        nodes=record.get("nodes"), notes=tuple(filter(None, record.get("notes", "").split("; "))),
+        nodes=record.get("nodes"), notes=notes_of(record),
     )  # fmt: skip
 
 

@@ -44,7 +44,7 @@ class Tally:
     methods: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     reasons: Counter[str] = field(default_factory=Counter)
-    notes: list[str] = field(default_factory=list)
+    notes: dict[str, None] = field(default_factory=dict)
     trees: int = 0
     leaves: int = 0
 
@@ -53,7 +53,7 @@ class Tally:
         self.verdicts[result.verdict.value] += 1
         self.methods[result.method][result.verdict.value] += 1
         self.seconds[result.method] += result.seconds
-        self.notes.extend(note for note in result.notes if note not in self.notes)
+        self.notes.update(dict.fromkeys(result.notes))
         if (result.leaves or 0) > 1:
             self.trees += 1
             self.leaves += result.leaves or 0
@@ -142,6 +142,7 @@ class RadiusTally:
     Attributes:
         certified, attacked: see ``RadiusResult``; finite ones only, and certified ones with a certificate.
         claimed, nearest: its exact radii from below and from above, where a solver was asked and answered.
+        notes: as in ``Tally``.
     """
 
     certified: list[float] = field(default_factory=list)
@@ -149,6 +150,7 @@ class RadiusTally:
     claimed: list[float] = field(default_factory=list)
     nearest: list[float] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
+    notes: dict[str, None] = field(default_factory=dict)
     examples: int = 0
 
     def add(self, found: RadiusResult) -> None:
@@ -162,6 +164,7 @@ class RadiusTally:
                 radii.append(radius)
         if found.reason:
             self.reasons[found.reason] += 1
+        self.notes.update(dict.fromkeys(found.notes))
 
     def summary(self, **parts: Any) -> dict[str, Any]:
         """How many examples have each kind of radius, and the quartiles; ``parts`` are passed through."""
@@ -170,6 +173,7 @@ class RadiusTally:
             "examples": self.examples,
             **{name: {"count": len(radii), **quartiles(radii)} for name, radii in kinds.items()},
             "reasons": dict(self.reasons),
+            "notes": list(self.notes),
             **parts,
         }
 

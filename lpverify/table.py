@@ -60,6 +60,7 @@ def print_radii(summary: dict[str, Any], stream: TextIO | None = None) -> None:
     lines.append(caption({**summary["options"], "eps": f"up to {summary['options']['eps']}"}))
     lines.append(f"seconds: {_seconds(summary['seconds'])}")
     lines.extend(f"without an answer: {reason} ({n})" for reason, n in summary["reasons"].items())
+    lines.extend(f"note: {note}" for note in summary.get("notes", ()))
     console.print("\n".join(lines), highlight=False, markup=False)
 
 

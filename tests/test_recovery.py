@@ -17,19 +17,24 @@ import torch
 from networks import NETWORKS
 from numpy.typing import NDArray
 
+import lpverify.falsify
 import lpverify.memory
 import lpverify.pipeline
 import lpverify.session
+from lpverify.bounds import CrownBound
 from lpverify.certificate import rigorous
 from lpverify.certificate.exact import check as check_exactly
 from lpverify.certificate.graph import parse_network
 from lpverify.certificate.proof import decode
 from lpverify.cli import main
 from lpverify.errors import ResourceError, is_out_of_memory
+from lpverify.falsify import attack_stream
 from lpverify.memory import available, least_needed
 from lpverify.network import Network
+from lpverify.problem import Specification
+from lpverify.radius import radii
 from lpverify.recovery import is_device_fault
-from lpverify.result import Result, Verdict
+from lpverify.result import RadiusResult, Result, Verdict
 from lpverify.serialize import network_bytes
 from lpverify.settings import Settings
 from lpverify.verify import verify_stream
@@ -37,6 +42,7 @@ from lpverify.verify import verify_stream
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = str(ROOT / "lpverify" / "assets" / "digits-demo.safetensors")
 COUNT = 12
+HALVED = [f"out of memory at batch size {a}: went on with {b}" for a, b in ((12, 6), (6, 3))]
 OUT_OF_MEMORY: dict[str, Callable[[], Exception]] = {
     "device": lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
     "torch": lambda: RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
@@ -120,9 +126,39 @@ def test_batches_are_halved_until_they_fit(case: Case, monkeypatch: pytest.Monke
     found = run(case, batch_size=12)
     same(found, expected)
     assert [result.verdict for result in found] == verdicts
-    said = [f"out of memory at batch size {a}: went on with {b}" for a, b in ((12, 6), (6, 3))]
-    assert notes(found) == said
+    assert notes(found) == HALVED
     assert len(found[0].notes) == 2
+
+
+def test_attacks_and_radii_are_halved_too(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They end as a run that was asked for the smaller batches does, and say so."""
+    network, x, y = case
+
+    def attacked(size: int) -> list[Result]:
+        return list(attack_stream(network, x, y, Settings("0.3", batch_size=size), range(COUNT), method="pgd"))
+
+    def bounded(size: int) -> list[RadiusResult]:
+        return list(radii(network, x, y, Settings("0.5", batch_size=size)))
+
+    def within_three(original: Any) -> Any:
+        def limited(*arguments: Any, **options: Any) -> Any:
+            if len(arguments[2].d if isinstance(arguments[2], Specification) else arguments[3].d) > 3:
+                raise MemoryError
+            return original(*arguments, **options)
+
+        return limited
+
+    broken, far = attacked(3), bounded(3)
+    monkeypatch.setattr(lpverify.falsify, "attack", within_three(lpverify.falsify.attack))
+    monkeypatch.setattr(CrownBound, "bound", within_three(CrownBound.bound))
+    same(again := attacked(12), broken)
+    assert notes(again) == HALVED and Verdict.FALSIFIED in {result.verdict for result in again}
+    found = bounded(12)
+    assert [note for r in found for note in r.notes] == HALVED
+    assert [(r.index, r.certificate is None) for r in found] == [(r.index, r.certificate is None) for r in far]
+    # The steps of a search for radii depend on which examples take them together.
+    assert [r.certified for r in found] == pytest.approx([r.certified for r in far], rel=1e-3)
+    assert sum(r.certified > 0 for r in found) >= COUNT // 2
 
 
 def test_five_halvings_end_at_one(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:

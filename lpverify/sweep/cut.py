@@ -39,7 +39,11 @@ class Cut:
         """A batch of each example that has no result; none if there is one example only."""
         if len(self.x) == 1:
             return []
-        return [Cut([self.indices[i]], self.x[i : i + 1], self.y[i : i + 1]) for i in self.wanted]
+        return [self.part([i]) for i in self.wanted]
+
+    def part(self, places: Sequence[int]) -> Cut:
+        """A batch of the examples at these positions alone."""
+        return Cut([self.indices[i] for i in places], self.x[places], self.y[places], self.finished)
 
 
 def cuts(
