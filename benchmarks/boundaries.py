@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from lpverify.cascade import Cascade, read_cascade
 from lpverify.data import load_data
 from lpverify.detect import detect_stream, predictions
+from lpverify.files import write_npz
 from lpverify.geometry.arrays import Arrays
 from lpverify.geometry.boundaries import boundaries, window_about
 from lpverify.lowering import load_model
 from lpverify.network import Network
-from lpverify.run_folder import write_npz
 from lpverify.settings import Settings
 from lpverify.training import TrainConfig
 from lpverify.training.cascade import train_cascade

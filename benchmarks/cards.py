@@ -13,7 +13,7 @@ import re
 import sys
 from pathlib import Path
 
-from lpverify.run_folder import write_csv
+from lpverify.files import write_csv
 
 HERE = Path(__file__).resolve().parent
 ASSETS = HERE.parent / "lpverify" / "assets"

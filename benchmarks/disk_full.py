@@ -25,7 +25,7 @@ from typing import Any
 
 from fault_runs import MODEL, Server, content
 
-from lpverify.store import read_store
+from lpverify.runs.store import read_store
 
 ASK = ["verify", str(MODEL), "--data", "digits", "--eps", "0.05", "--clip", "0", "1", "--timeout", "600"]
 ROOM, PAGE = 64 << 20, 4096

@@ -21,7 +21,7 @@ SERVER = """
 import json, os, resource, signal, sys
 import lpverify.lowering, lpverify.data, lpverify.search.solve
 import lpverify.cli.loading, lpverify.cli.running, lpverify.pipeline as pipeline, lpverify.verify
-import lpverify.audit, lpverify.radius, lpverify.run_folder, lpverify.table
+import lpverify.runs.audit, lpverify.radius.radii, lpverify.runs.folder, lpverify.table
 from lpverify.cli import main
 
 def announce(log):

@@ -18,7 +18,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from lpverify.run_folder import write_csv
+from lpverify.files import write_csv
 
 HERE = Path(__file__).resolve().parent
 MEASURED = (

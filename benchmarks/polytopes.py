@@ -19,6 +19,7 @@ import torch
 
 from lpverify.bounds import METHODS
 from lpverify.data import load_data
+from lpverify.files import write_npz
 from lpverify.geometry.arrays import Arrays
 from lpverify.geometry.polygon import Array
 from lpverify.geometry.polytope import Polytope, polytope
@@ -26,7 +27,6 @@ from lpverify.lowering import load_model, lower_module
 from lpverify.models import toy2d
 from lpverify.network import Network
 from lpverify.problem import Box
-from lpverify.run_folder import write_npz
 
 ASSETS = Path(__file__).resolve().parents[1] / "lpverify" / "assets"
 RADII = ("0.05", "0.1", "0.25")

@@ -24,11 +24,11 @@ import torch
 from common import Table, machine, parser, timed
 
 from lpverify.data import load_data
-from lpverify.distortion import distance_of
 from lpverify.lowering import load_model
 from lpverify.network import Network
-from lpverify.radius import radii
-from lpverify.radius_search import decimal_below
+from lpverify.radius.distortion import distance_of
+from lpverify.radius.radii import radii
+from lpverify.radius.search import decimal_below
 from lpverify.result import RadiusResult, Verdict
 from lpverify.settings import Settings
 from lpverify.verify import verify_stream

@@ -56,7 +56,7 @@ from lpverify.lowering import load_model
 from lpverify.network import Affine, Network
 from lpverify.problem import Specification
 from lpverify.program import Array, Program
-from lpverify.radius import radii
+from lpverify.radius.radii import radii
 from lpverify.result import Verdict
 from lpverify.serialize import raw_array
 from lpverify.session import Session

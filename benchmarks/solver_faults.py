@@ -51,8 +51,8 @@ from lpverify.program import Array  # noqa: E402
 from lpverify.result import Result, Verdict  # noqa: E402
 from lpverify.session import Session  # noqa: E402
 from lpverify.settings import Settings  # noqa: E402
-from lpverify.summary import versions  # noqa: E402
 from lpverify.verify import verify_in  # noqa: E402
+from lpverify.versions import versions  # noqa: E402
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,9 @@ from lpverify.data import load_data
 from lpverify.errors import CertificateError
 from lpverify.lowering import load_model
 from lpverify.result import Result
+from lpverify.runs.store import STORE, Header, Store, read_store
 from lpverify.serialize import network_bytes
 from lpverify.settings import Settings
-from lpverify.store import STORE, Header, Store, read_store
 from lpverify.verify import verify_stream
 
 JOURNAL = f"{STORE}-wal"

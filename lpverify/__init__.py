@@ -8,8 +8,8 @@ solving linear programs and MILPs that ``encode`` makes and ``backends`` hand to
 dual multipliers, from which a small checker recomputes the bound, or that of every leaf, with every rounding accounted
 for (``certificate``); only that checker writes ``verified``, and only a point that was evaluated exactly writes
 ``falsified``. ``pipeline`` runs these stages until every example is decided (``verify``), ``sweep`` spreads examples
-over processes and machines, ``properties`` runs the stages of a VNN-LIB property, ``run_folder`` keeps results and
-evidence on disk, ``lpverify check`` judges them again from the files alone, and ``report`` shows them.
+over processes and machines, ``properties`` runs the stages of a VNN-LIB property, ``runs`` keeps results and evidence
+on disk, ``lpverify check`` judges them again from the files alone, and ``report`` shows them.
 
     import lpverify
     results = lpverify.verify(model, x, y, eps="0.1", clip=("0", "1"))

@@ -16,10 +16,9 @@ from lpverify.errors import ProgramError
 from lpverify.network import as_numpy
 from lpverify.problem import Region, Specification
 from lpverify.programfile import mps_bytes
-from lpverify.result import Replay
-from lpverify.run_folder import MOST_CRASHES
+from lpverify.result import MOST_CRASHES, Replay
 from lpverify.session import Session
-from lpverify.summary import versions
+from lpverify.versions import versions
 
 # Programs of larger networks or files are left out.
 LARGEST_UNITS = 50_000

@@ -26,6 +26,8 @@ class Verdict(enum.StrEnum):
 
 # How the reason begins where a method claims a proof that the checker does not find.
 UNCERTIFIED = "uncertified"
+# So many crashes of solvers are kept of a run.
+MOST_CRASHES = 20
 # How the reason begins where an example was refused by itself and never looked at.
 REFUSED = "refused"
 # How the reason begins where the clean input itself is the counterexample.

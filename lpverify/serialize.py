@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -73,3 +74,9 @@ def _map(linear: AbstractLinearMap, store: Any) -> dict[str, Any]:
             "in_shape": list(linear.in_shape), "out_shape": list(linear.out_shape),
         }  # fmt: skip
     raise ModelError(f"network: {type(linear).__name__} has no place in the network file")
+
+
+def network_file(network: Network) -> tuple[bytes, str]:
+    """The network file's bytes and the SHA-256 by which certificates name the network."""
+    data = network_bytes(network)
+    return data, hashlib.sha256(data).hexdigest()

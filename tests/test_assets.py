@@ -17,7 +17,7 @@ from lpverify.bounds import METHODS
 from lpverify.data import load_data
 from lpverify.lowering import load_model
 from lpverify.problem import Specification, ball
-from lpverify.run_folder import network_file
+from lpverify.serialize import network_file
 from lpverify.training.config import from_dict, read_config
 
 CONFIGS = Path(__file__).resolve().parent.parent / "benchmarks" / "configs"

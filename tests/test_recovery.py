@@ -32,7 +32,7 @@ from lpverify.falsify import attack_stream
 from lpverify.memory import available, least_needed
 from lpverify.network import Network
 from lpverify.problem import Specification
-from lpverify.radius import radii
+from lpverify.radius.radii import radii
 from lpverify.recovery import is_device_fault
 from lpverify.result import RadiusResult, Result, Verdict
 from lpverify.serialize import network_bytes

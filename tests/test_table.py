@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lpverify.result import Counterexample, Result, Verdict
-from lpverify.summary import Stopwatch, Tally, quartiles, summary
+from lpverify.runs.summary import Stopwatch, Tally, quartiles, summary
 from lpverify.table import caption, percent, print_summary
 
 OPTIONS = {

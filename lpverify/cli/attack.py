@@ -36,7 +36,7 @@ def attack(
     from lpverify.cli.loading import describe, load_job, make_settings
     from lpverify.cli.running import run_stream
     from lpverify.falsify import attack_stream
-    from lpverify.summary import Stopwatch
+    from lpverify.runs.summary import Stopwatch
 
     watch = Stopwatch()
     with watch("load"):

@@ -27,8 +27,8 @@ def bounds(model: Path, out: Path | None, methods: tuple[str, ...], **given: Any
     These are the engines' numbers in floating point, to compare methods with: nothing is certified.
     """
     from lpverify.cli.loading import load_job, make_settings
+    from lpverify.files import write_csv
     from lpverify.margins import least_rows, margin_rows
-    from lpverify.run_folder import write_csv
     from lpverify.table import print_table, setting_line
     from lpverify.verify import bound_table
 

@@ -12,10 +12,10 @@ import click
 def run_cascade(model: Path, given: dict[str, Any], out: Path, overwrite: bool) -> Counter[str]:
     """Verify a cascade on examples, write its run folder and print the table; the results by verdict."""
     from lpverify.cascade import Cascade, CascadeTally, read_cascade
-    from lpverify.cascade_folder import CascadeFolder
     from lpverify.cli.loading import describe, examples_for, load_network, make_settings, provenance
+    from lpverify.runs.cascade_folder import CascadeFolder
+    from lpverify.runs.summary import Stopwatch
     from lpverify.settings import require_device
-    from lpverify.summary import Stopwatch
     from lpverify.table import progress
 
     watch = Stopwatch()
@@ -71,7 +71,7 @@ def _stages(count: int) -> str:
 
 def check_cascade(run: Path, exact: bool, examples: Any) -> None:
     """Judge a cascade's run again and say what was found."""
-    from lpverify.cascade_audit import judge_cascade
+    from lpverify.runs.cascade_audit import judge_cascade
 
     found = judge_cascade(run, exact=exact, examples=examples)
     arithmetic = "integer arithmetic" if exact else "rigorous float64"

@@ -11,7 +11,7 @@ import click
 from lpverify.cli.options import SOURCE
 
 if TYPE_CHECKING:
-    from lpverify.audit import Judged, Run
+    from lpverify.runs.audit import Judged, Run
 
 
 @click.command()
@@ -26,9 +26,9 @@ def check(run: Path, exact: bool, data: str | None, **source: Any) -> None:
     is missing, foreign or rejected ends the check with exit code 7. Counterexamples are always evaluated exactly.
     Of a run about a property, the property is read again, and its claims must be those that were proved.
     """
-    from lpverify.audit import judge_lines, open_run
-    from lpverify.cascade_audit import is_cascade
     from lpverify.errors import UsageError
+    from lpverify.runs.audit import judge_lines, open_run
+    from lpverify.runs.cascade_audit import is_cascade
     from lpverify.table import progress
 
     opened = None if is_cascade(run) else open_run(run)

@@ -54,7 +54,7 @@ def detect(model: Path, out: Path | None, overwrite: bool, as_json: bool, **give
     from lpverify.cli.loading import describe, load_job, make_settings
     from lpverify.cli.running import run_stream
     from lpverify.detect import Detection, detect_stream, predictions
-    from lpverify.summary import Stopwatch
+    from lpverify.runs.summary import Stopwatch
 
     watch = Stopwatch()
     with watch("load"):

@@ -49,7 +49,7 @@ def evaluate(
     """
     from lpverify.cli.loading import load_network
     from lpverify.data import load_data
-    from lpverify.run_folder import disk
+    from lpverify.files import disk
     from lpverify.settings import require_device
     from lpverify.table import print_table, progress
     from lpverify.training.card import write_card

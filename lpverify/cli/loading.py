@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from lpverify.data import Examples
     from lpverify.network import Network
+    from lpverify.runs.store import Header
     from lpverify.settings import Settings
-    from lpverify.store import Header
 
 SOURCE = ("data_dir", "split", "scale")
 SETTINGS = (
@@ -152,7 +152,7 @@ def header(job: Job, command: str, sha256: str, settings: Settings, asked: dict[
 
 def settings_header(command: str, sha256: str, data: str, settings: Settings, asked: dict[str, Any]) -> Header:
     """The header of a run about ``data`` (a SHA-256); ``asked`` is added to the settings, or replaces them."""
-    from lpverify.store import Header, canonical
+    from lpverify.runs.store import Header, canonical
 
     options = {name: value for name, value in asdict(settings).items() if name not in ("workers", "scheduler")}
     return Header(command, sha256, data, canonical({**options, **asked}))
@@ -173,7 +173,7 @@ def provenance(job: Job, sha256: str, settings: Settings) -> dict[str, Any]:
     """What a summary says of the network, the data and the machine."""
     import torch
 
-    from lpverify.summary import machine
+    from lpverify.versions import machine
 
     return {
         "network": {"sha256": sha256, "notes": list(job.network.notes)},

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lpverify.properties import Conclusion
     from lpverify.result import Result
-    from lpverify.run_folder import RunFolder
+    from lpverify.runs.folder import RunFolder
     from lpverify.session import Session
     from lpverify.vnnlib import Property
 
@@ -55,7 +55,8 @@ def run_property(
     from lpverify.cli.loading import load_network, make_settings, settings_header
     from lpverify.cli.running import announce
     from lpverify.properties import TIMEOUT, Conclusion, unanswered, verify_property
-    from lpverify.run_folder import RunFolder, network_file
+    from lpverify.runs.folder import RunFolder
+    from lpverify.serialize import network_file
     from lpverify.session import Session
     from lpverify.vnnlib import read_property
 
@@ -141,7 +142,7 @@ def _summary(
     import torch
 
     from lpverify.result import Verdict
-    from lpverify.summary import machine
+    from lpverify.versions import machine
 
     return {
         "verdict": conclusion.verdict.value,
@@ -162,7 +163,7 @@ def _summary(
 def evidence(done: Done) -> tuple[str | None, str | None]:
     """Paths of the certificate (of several, their folder) and of the counterexample; None where there is none."""
     from lpverify.result import Verdict
-    from lpverify.run_folder import CERTIFICATE_SUFFIX, CERTIFICATES, COUNTEREXAMPLE_SUFFIX, COUNTEREXAMPLES
+    from lpverify.runs.folder import CERTIFICATE_SUFFIX, CERTIFICATES, COUNTEREXAMPLE_SUFFIX, COUNTEREXAMPLES
 
     if done.out is None:
         return None, None

@@ -32,9 +32,10 @@ def radius(model: Path, out: Path, overwrite: bool, **given: Any) -> None:
     """
     from lpverify.cli.loading import describe, header, load_job, make_settings, provenance
     from lpverify.cli.running import announce
-    from lpverify.radius import radii
-    from lpverify.run_folder import RADII, RunFolder, network_file
-    from lpverify.summary import RadiusTally, Stopwatch
+    from lpverify.radius.radii import radii
+    from lpverify.runs.folder import RADII, RunFolder
+    from lpverify.runs.summary import RadiusTally, Stopwatch
+    from lpverify.serialize import network_file
     from lpverify.table import print_radii, progress
 
     watch = Stopwatch()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from lpverify.audit import Judged
+    from lpverify.runs.audit import Judged
 
 
 @click.command()

@@ -24,8 +24,8 @@ def results(run: Path, form: str, out: Path | None) -> None:
     The fields are those of RUN/results.jsonl or RUN/radii.jsonl.
     """
     from lpverify.errors import UsageError
-    from lpverify.results_table import FORMS, run_records
-    from lpverify.run_folder import write_atomic
+    from lpverify.files import write_atomic
+    from lpverify.runs.results_table import FORMS, run_records
 
     if form == "parquet" and out is None:
         raise UsageError("--parquet: writes a binary file; give --out FILE")

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from lpverify.certificate.claim import Claim
     from lpverify.cli.loading import Job
     from lpverify.result import Result
-    from lpverify.run_folder import RunFolder
+    from lpverify.runs.folder import RunFolder
+    from lpverify.runs.summary import Stopwatch, Tally
     from lpverify.settings import Settings
-    from lpverify.summary import Stopwatch, Tally
 
 
 class Counts(Protocol):
@@ -60,8 +60,9 @@ def run_stream(
         as_json: print the summary as a line of JSON, too.
     """
     from lpverify.cli.loading import header, provenance
-    from lpverify.run_folder import RunFolder, network_file
-    from lpverify.summary import Tally, summary
+    from lpverify.runs.folder import RunFolder
+    from lpverify.runs.summary import Tally, summary
+    from lpverify.serialize import network_file
     from lpverify.table import print_summary, progress
 
     tally = Tally()

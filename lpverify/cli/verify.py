@@ -139,7 +139,7 @@ def _verify_examples(
 ) -> int:
     from lpverify.cli.loading import describe, load_job, make_settings
     from lpverify.cli.running import run_stream
-    from lpverify.summary import Stopwatch
+    from lpverify.runs.summary import Stopwatch
     from lpverify.verify import verify_stream
 
     def stream(finished: frozenset[int]) -> Iterator[Result]:

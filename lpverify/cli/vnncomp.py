@@ -32,7 +32,7 @@ def vnncomp(category: str, model: Path, vnnlib: Path, results: Path, timeout: fl
     """
     began = time.perf_counter()
     from lpverify.cli.property import competition_text, run_property
-    from lpverify.run_folder import write_atomic
+    from lpverify.files import write_atomic
 
     write_atomic(results, b"timeout\n")
     watchdog = threading.Timer(max(0.0, timeout - EXIT_SECONDS), os._exit, (0,))

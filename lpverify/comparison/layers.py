@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lpverify.comparison.measure import Measured
+from lpverify.files import write_npz
 from lpverify.network import as_numpy
-from lpverify.run_folder import write_npz
 
 
 def layers_path(folder: Path, problem: str, eps: str, example: int) -> Path:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lpverify.errors import DataError
-from lpverify.run_folder import write_atomic
+from lpverify.files import write_atomic
 
 # The attack stands among the methods: it gives upper bounds where they give lower ones.
 ATTACK = "attack"

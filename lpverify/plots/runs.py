@@ -19,7 +19,7 @@ from lpverify.plots.gallery import Shown
 from lpverify.plots.radius import Radii
 from lpverify.plots.robust_error import Errors
 from lpverify.plots.style import STYLES
-from lpverify.run_folder import COUNTEREXAMPLE_SUFFIX, COUNTEREXAMPLES, NETWORK, RADII, SUMMARY
+from lpverify.runs.folder import COUNTEREXAMPLE_SUFFIX, COUNTEREXAMPLES, NETWORK, RADII, SUMMARY
 
 # How methods of the command line are drawn: auto searches where all else fails, but radii it certifies by crown; milp
 # certifies radii by lp-tight.

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lpverify.audit import Run, open_run, read_results, read_summary
-from lpverify.cascade_audit import is_cascade
 from lpverify.errors import CertificateError, UsageError
 from lpverify.report.counts import SHOWN, VERDICTS, Record, methods, misclassified, radii, reasons
 from lpverify.report.evidence import Checked, Watched, check_cascade, check_run
@@ -22,8 +20,10 @@ from lpverify.report.pictures import Picture, pictures
 from lpverify.report.rows import Columns, table_of
 from lpverify.report.run import Kind, Question, RunReport
 from lpverify.result import UNCERTIFIED
-from lpverify.run_folder import NETWORK, SUMMARY
-from lpverify.store import FINISHED, STORE, Stored, read_store
+from lpverify.runs.audit import Run, open_run, read_results, read_summary
+from lpverify.runs.cascade_audit import is_cascade
+from lpverify.runs.folder import NETWORK, SUMMARY
+from lpverify.runs.store import FINISHED, STORE, Stored, read_store
 
 
 def read_run(path: Path, *, check: bool, images: int, watched: Watched) -> RunReport:

@@ -9,7 +9,7 @@ from typing import Any
 
 from lpverify.report.fields import number, text
 from lpverify.result import MISCLASSIFIED, UNCERTIFIED
-from lpverify.summary import quartiles
+from lpverify.runs.summary import quartiles
 
 Record = Mapping[str, Any]
 VERDICTS = ("verified", "falsified", "unknown")

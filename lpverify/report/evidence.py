@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lpverify.audit import Judged, Run, judge_lines
-from lpverify.cascade_audit import judge_cascade
+from lpverify.runs.audit import Judged, Run, judge_lines
+from lpverify.runs.cascade_audit import judge_cascade
 
 # Passes on what comes from an iterator, whose length is given, while a bar counts it.
 Watched = Callable[[Iterator[Judged], int], Iterator[Judged]]

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lpverify.errors import UsageError
+from lpverify.files import write_atomic
 from lpverify.report.comparison import compare, letter
 from lpverify.report.counts import VERDICTS
 from lpverify.report.figures import comparison_figures, run_figures
@@ -29,7 +30,6 @@ from lpverify.report.words import (
     side_by_side,
     state,
 )
-from lpverify.run_folder import write_atomic
 
 TEMPLATE, STYLE, SCRIPT = "page.html.j2", "style.css", "table.js"
 # What a page begins with, by which a file is known as one that may be written anew.

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from lpverify.certificate.claim import BallRegion, BoxRegion, LabelRows, RationalBox
 from lpverify.certificate.proof import Witness, decode_witness
 from lpverify.errors import CertificateError
-from lpverify.run_folder import COUNTEREXAMPLE_SUFFIX, COUNTEREXAMPLES
+from lpverify.runs.folder import COUNTEREXAMPLE_SUFFIX, COUNTEREXAMPLES
 
 Array = NDArray[np.float64]
 NAME = re.compile(re.escape(COUNTEREXAMPLES) + r"/[0-9]{1,20}" + re.escape(COUNTEREXAMPLE_SUFFIX))

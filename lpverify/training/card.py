@@ -16,9 +16,9 @@ import torch
 from lpverify.data import Examples, load_data
 from lpverify.describe import node_rows, totals
 from lpverify.errors import ModelError
+from lpverify.files import write_atomic
 from lpverify.lowering import load_model
 from lpverify.network import Network
-from lpverify.run_folder import write_atomic
 from lpverify.training.checkpoint import BEST
 from lpverify.training.config import TrainConfig
 from lpverify.training.evaluate import CERTIFIED, Evaluation, Protocol, Watch, evaluate, unwatched

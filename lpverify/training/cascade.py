@@ -28,9 +28,9 @@ from torch import Tensor
 from lpverify.arrayfile import read_npz
 from lpverify.detect import predictions
 from lpverify.errors import DataError, UsageError
+from lpverify.files import write_atomic, write_npz
 from lpverify.lowering import load_model
 from lpverify.network import Network
-from lpverify.run_folder import write_atomic, write_npz
 from lpverify.settings import Settings
 from lpverify.training.checkpoint import BEST
 from lpverify.training.config import TrainConfig

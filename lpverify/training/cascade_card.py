@@ -24,11 +24,10 @@ from typing import Any
 import torch
 
 from lpverify.cascade import Cascade, CascadeResult, CascadeTally, read_cascade
-from lpverify.cascade_folder import CascadeFolder
 from lpverify.data import check_inside, check_labels, check_range, check_shape, select
+from lpverify.files import write_atomic
 from lpverify.lowering import load_model
-from lpverify.run_folder import write_atomic
-from lpverify.summary import machine
+from lpverify.runs.cascade_folder import CascadeFolder
 from lpverify.training.card import (
     CARD_JSON,
     CARD_MD,
@@ -42,6 +41,7 @@ from lpverify.training.card import (
 from lpverify.training.cascade import CASCADE
 from lpverify.training.config import TrainConfig
 from lpverify.training.evaluate import CERTIFIED, Measure, unwatched
+from lpverify.versions import machine
 
 CascadeWatch = Callable[[Iterable[CascadeResult], int, str], Iterator[CascadeResult]]
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from lpverify.run_folder import write_atomic
+from lpverify.files import write_atomic
 from lpverify.training.config import TrainConfig
 
 BEST, LAST = "best.safetensors", "last.safetensors"

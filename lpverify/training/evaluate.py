@@ -31,11 +31,13 @@ from lpverify.evidence import claim_of
 from lpverify.falsify import attack_stream
 from lpverify.network import Network
 from lpverify.result import Result, Verdict
-from lpverify.run_folder import RunFolder, network_file
+from lpverify.runs.folder import RunFolder
+from lpverify.runs.summary import Tally, summary
+from lpverify.serialize import network_file
 from lpverify.settings import Settings
-from lpverify.summary import Tally, machine, summary
 from lpverify.training.probable import check_probable, probable
 from lpverify.verify import bound_table, verify_stream
+from lpverify.versions import machine
 
 T = TypeVar("T")
 Watch = Callable[[Iterable[Result], int, str], Iterator[Result]]

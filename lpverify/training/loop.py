@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from lpverify.errors import UsageError
+from lpverify.files import disk, write_atomic
 from lpverify.problem import Specification
-from lpverify.run_folder import disk, write_atomic
 from lpverify.training.augment import augmented, check_augment
 from lpverify.training.checkpoint import BEST, LAST, header, write_checkpoint
 from lpverify.training.config import TrainConfig, differing, resolved

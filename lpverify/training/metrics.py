@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from lpverify.run_folder import disk
+from lpverify.files import disk
 from lpverify.training.methods import Losses
 
 METRICS = "metrics.jsonl"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lpverify.errors import UsageError
-from lpverify.run_folder import disk
+from lpverify.files import disk
 
 TENSORBOARD, EVENTS = "tensorboard", "events.out.tfevents.*"
 

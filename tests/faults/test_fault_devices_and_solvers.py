@@ -19,7 +19,7 @@ from lying_backends import FaultyBackend, LyingBackend
 from networks import NETWORKS
 
 import lpverify.pipeline
-import lpverify.run_folder
+import lpverify.runs.folder
 from lpverify.backends import BACKENDS
 from lpverify.bounds import AlphaBound
 from lpverify.certificate import rigorous
@@ -30,8 +30,8 @@ from lpverify.cli import explain, main
 from lpverify.lowering import load_model
 from lpverify.network import Network
 from lpverify.result import UNCERTIFIED, Result, Verdict
+from lpverify.runs.summary import Tally
 from lpverify.serialize import network_bytes
-from lpverify.summary import Tally
 from lpverify.verify import bounds, verify
 
 
@@ -143,7 +143,7 @@ def test_31_a_crash_is_kept_for_a_replay(
 ) -> None:
     """As a program that any solver reads, and a text; at most so many of a run, and nothing that runs code."""
     monkeypatch.setitem(BACKENDS, "highs", FaultyBackend)
-    monkeypatch.setattr(lpverify.run_folder, "MOST_CRASHES", 2)
+    monkeypatch.setattr(lpverify.runs.folder, "MOST_CRASHES", 2)
     monkeypatch.setattr(lpverify.pipeline, "_attack", lambda *_: None)
     network = load_model(save_model(tmp_path / "model.npz"))
     x = np.array([[0.5, 0.5], [0.1, 0.9], [0.9, 0.1]], np.float32)

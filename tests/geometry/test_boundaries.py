@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from lpverify.files import write_npz
 from lpverify.geometry import area, class_areas, contains, linear_regions, rectangle
 from lpverify.geometry.arrays import read_arrays
 from lpverify.geometry.boundaries import Boundaries, boundaries, window_about
 from lpverify.linear import Dense
 from lpverify.network import Affine, Input, Network, ReLU
-from lpverify.run_folder import write_npz
 from tests.networks import dense
 
 LOW, HIGH = np.array([-1.0, -1.0]), np.array([1.0, 1.0])

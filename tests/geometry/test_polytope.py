@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lpverify.bounds import METHODS
 from lpverify.errors import ShapeError
+from lpverify.files import write_npz
 from lpverify.geometry import area, contains, hull, linear_regions, outer_polygon, outline, rectangle
 from lpverify.geometry.arrays import read_arrays
 from lpverify.geometry.outer import picked
@@ -18,7 +19,6 @@ from lpverify.geometry.polytope import Polytope, polytope
 from lpverify.linear import Dense
 from lpverify.network import Affine, Input, Network, ReLU
 from lpverify.problem import Box, ball
-from lpverify.run_folder import write_npz
 from tests.networks import dense, samples
 
 NAMES = ("interval", "dual", "crown", "alpha", "lp")

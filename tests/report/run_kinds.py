@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from lpverify.audit import Judged
 from lpverify.cli import main
 from lpverify.report.content import read_run
 from lpverify.report.page import render
 from lpverify.report.run import RunReport
+from lpverify.runs.audit import Judged
 
 ASSETS = Path(__file__).resolve().parents[2] / "lpverify" / "assets"
 DIGITS = str(ASSETS / "digits-demo.safetensors")

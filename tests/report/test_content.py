@@ -14,8 +14,8 @@ from lpverify.errors import CertificateError, UsageError
 from lpverify.report.figures import _bins
 from lpverify.report.page import render
 from lpverify.report.run import Kind
-from lpverify.run_folder import RunFolder
-from lpverify.store import Header
+from lpverify.runs.folder import RunFolder
+from lpverify.runs.store import Header
 
 
 def summary_of(run: Path) -> dict[str, Any]:

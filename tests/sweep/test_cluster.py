@@ -23,8 +23,8 @@ from lpverify.cli import main
 from lpverify.data import load_data
 from lpverify.errors import ResourceError, SoundnessError
 from lpverify.lowering import load_model
+from lpverify.runs.store import read_store
 from lpverify.settings import Settings
-from lpverify.store import read_store
 from lpverify.sweep import sweep
 from lpverify.verify import verify_stream
 

@@ -24,7 +24,7 @@ from lpverify.lowering import load_model
 from lpverify.network import Network
 from lpverify.problem import Specification
 from lpverify.progress import Asked
-from lpverify.radius import RadiusBatch, radii
+from lpverify.radius.radii import RadiusBatch, radii
 from lpverify.result import Verdict
 from lpverify.session import Session
 from lpverify.settings import Settings

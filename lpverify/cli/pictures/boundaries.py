@@ -29,11 +29,11 @@ def boundaries(model: Path, out: Path, **given: Any) -> None:
     """
     from lpverify.cli.loading import load_job, make_settings
     from lpverify.errors import ShapeError
+    from lpverify.files import write_npz
     from lpverify.geometry.boundaries import boundaries as measure
     from lpverify.geometry.boundaries import window_about
     from lpverify.plots.boundaries import boundaries_figure
     from lpverify.plots.style import COLUMN, save, styled
-    from lpverify.run_folder import write_npz
     from lpverify.verify import verify_stream
 
     settings = make_settings(given)

@@ -22,10 +22,10 @@ def gallery(run: Path, count: int, columns: str, out: Path) -> None:
     """
     import numpy as np
 
+    from lpverify.files import write_npz
     from lpverify.plots.gallery import counterexample_gallery
     from lpverify.plots.runs import counterexamples
     from lpverify.plots.style import save, styled
-    from lpverify.run_folder import write_npz
 
     shown = counterexamples(run, count)
     numbers = out.with_name(out.name + ".npz")

@@ -54,11 +54,11 @@ def polytope(
 
     from lpverify.bounds import METHODS as ALL
     from lpverify.cli.loading import examples_for, load_network, make_settings
+    from lpverify.files import write_npz
     from lpverify.geometry.outer import picked
     from lpverify.geometry.polytope import polytope as measure
     from lpverify.plots.polytope import polytope_figure
     from lpverify.plots.style import COLUMN, save, styled
-    from lpverify.run_folder import write_npz
 
     settings = make_settings(given)
     network = load_network(model, given).detach().to(torch.float64)

@@ -18,10 +18,10 @@ def radius(runs: tuple[Path, ...], title: str, out: Path) -> None:
 
     Each curve is sorted by itself. STEM.csv holds what is drawn.
     """
+    from lpverify.files import write_csv
     from lpverify.plots.radius import radius_curves
     from lpverify.plots.runs import radii_of
     from lpverify.plots.style import save, styled
-    from lpverify.run_folder import write_csv
 
     examples, found = radii_of(runs)
     columns = {**found.certified, "attacked": found.attacked}

@@ -25,9 +25,9 @@ def robust_error(sources: tuple[Path, ...], problem: str | None, title: str, out
     The runs are about one network and the same examples, at several radii, by one or several methods: auto is drawn as
     search. STEM.csv holds what is drawn.
     """
+    from lpverify.files import write_csv
     from lpverify.plots.robust_error import robust_errors
     from lpverify.plots.style import save, styled
-    from lpverify.run_folder import write_csv
 
     errors = _errors(sources, problem)
     numbers = out.with_name(out.name + ".csv")

@@ -21,10 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from lpverify.cascade_audit import ANSWERS, POINTS, STAGES, is_cascade
 from lpverify.errors import UsageError
 from lpverify.evidence import claim_of
-from lpverify.run_folder import RESULTS, SUMMARY, RunFolder, disk, network_file, write_atomic
+from lpverify.files import disk, write_atomic
+from lpverify.runs.cascade_audit import ANSWERS, POINTS, STAGES, is_cascade
+from lpverify.runs.folder import RESULTS, SUMMARY, RunFolder
+from lpverify.serialize import network_file
 
 if TYPE_CHECKING:
     from lpverify.cascade import CascadeResult

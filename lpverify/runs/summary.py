@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
-import platform
 import statistics
 import time
 from collections import Counter, defaultdict
@@ -13,14 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from lpverify import __version__
 from lpverify.result import UNCERTIFIED, RadiusResult, Result, Verdict
 
 T = TypeVar("T")
-
-PACKAGES = (
-    "torch", "numpy", "scipy", "highspy", "cvxpy", "clarabel", "pulp", "onnx", "safetensors", "scikit-learn"
-)  # fmt: skip
 
 
 @dataclass
@@ -117,22 +110,6 @@ def summary(tally: Tally, **parts: Any) -> dict[str, Any]:
         "notes": list(tally.notes),
         **parts,
     }
-
-
-def versions() -> dict[str, str]:
-    """Of lpverify and of the packages that its results may depend on."""
-    found = {"lpverify": __version__}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def machine(device: str, threads: int) -> dict[str, Any]:
-    """Where a run was made: device, threads, Python and package versions."""
-    return {"device": device, "threads": threads, "python": platform.python_version(), "versions": versions()}
 
 
 @dataclass

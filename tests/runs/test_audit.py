@@ -13,19 +13,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lpverify.audit import audit, open_run
 from lpverify.certificate.container import RawArray
 from lpverify.certificate.proof import decode, decode_witness
 from lpverify.data import load_data
 from lpverify.errors import CertificateError, UsageError
 from lpverify.evidence import claim_of
 from lpverify.lowering import load_model
-from lpverify.run_folder import RADII, RESULTS, SUMMARY, RunFolder, network_file
+from lpverify.runs.audit import audit, open_run
+from lpverify.runs.folder import RADII, RESULTS, SUMMARY, RunFolder
+from lpverify.runs.summary import Tally, summary
+from lpverify.serialize import network_file
 from lpverify.settings import Settings
-from lpverify.summary import Tally, summary
 from lpverify.verify import verify_stream
 
-MODEL = Path(__file__).resolve().parent.parent / "lpverify/assets/digits-demo.safetensors"
+MODEL = Path(__file__).resolve().parents[2] / "lpverify/assets/digits-demo.safetensors"
 SETTINGS = Settings("0.11", clip=("0", "1"))
 CHOSEN = range(40, 60)
 

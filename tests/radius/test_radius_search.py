@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lpverify.certificate.claim import decimal
-from lpverify.radius_search import EVALUATIONS, TOLERANCE, Bracket, decimal_above, decimal_below
+from lpverify.radius.search import EVALUATIONS, TOLERANCE, Bracket, decimal_above, decimal_below
 
 Function = Callable[[float], float]
 

@@ -18,7 +18,7 @@ import pytest
 
 from lpverify.cli import main
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DIGITS = str(ROOT / "lpverify/assets/digits-demo.safetensors")
 COUNT, SIZE = 12, 4
 # Solvers in the process itself, for a worker takes longer to start than the run; time for all, for what a limit of

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lpverify import run_folder
 from lpverify.certificate.claim import BallRegion, Claim, LabelRows
 from lpverify.certificate.container import RawArray
 from lpverify.certificate.proof import decode_witness
 from lpverify.errors import ResourceError, UsageError
+from lpverify.files import write_atomic, write_csv
 from lpverify.result import Counterexample, Result, Verdict
-from lpverify.run_folder import RunFolder
+from lpverify.runs.folder import RunFolder
 
 CENTER = np.array([0.25, 0.5])
 CLAIM = Claim(BallRegion(RawArray("<f8", (2,), CENTER.tobytes()), "0.1", "inf", ("0", "1")), LabelRows(1, 3))
@@ -71,14 +71,14 @@ def test_a_full_disk_keeps_what_was_written(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_failed_rewrite_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "summary.json"
-    run_folder.write_atomic(target, b"old")
+    write_atomic(target, b"old")
 
     def full(*arguments: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(ResourceError):
-        run_folder.write_atomic(target, b"new")
+        write_atomic(target, b"new")
     assert target.read_bytes() == b"old" and list(tmp_path.iterdir()) == [target]
 
 
@@ -110,5 +110,5 @@ def test_a_file_in_the_folders_place_is_refused(tmp_path: Path) -> None:
 
 
 def test_csv_is_written_with_its_folder(tmp_path: Path) -> None:
-    run_folder.write_csv(tmp_path / "a/b.csv", ["index", "note"], [["0", "x,y"]])
+    write_csv(tmp_path / "a/b.csv", ["index", "note"], [["0", "x,y"]])
     assert (tmp_path / "a/b.csv").read_bytes() == b'index,note\n0,"x,y"\n'

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lpverify.audit import read_lines
 from lpverify.errors import UsageError
-from lpverify.run_folder import RADII, RESULTS
-from lpverify.store import read_store
+from lpverify.runs.audit import read_lines
+from lpverify.runs.folder import RADII, RESULTS
+from lpverify.runs.store import read_store
 
 Record = dict[str, Any]
 

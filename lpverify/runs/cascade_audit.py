@@ -14,10 +14,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lpverify.audit import Run, judge_lines, open_run, read_results, read_summary
 from lpverify.certificate.claim import BallRegion, LabelRows, decimal
 from lpverify.errors import CertificateError
-from lpverify.run_folder import RESULTS, SUMMARY
+from lpverify.runs.audit import Run, judge_lines, open_run, read_results, read_summary
+from lpverify.runs.folder import RESULTS, SUMMARY
 
 if TYPE_CHECKING:
     from lpverify.data import Examples

@@ -20,11 +20,11 @@ from small_networks import dense_network
 from lpverify.attack import attack
 from lpverify.backends import AbstractBackend, AbstractSession, CvxpyBackend, HighsBackend, Solution, Status
 from lpverify.data import load_data
-from lpverify.distortion import Distortion, LeastDistortion, distance_of
 from lpverify.lowering import load_model
 from lpverify.network import Network
 from lpverify.problem import NORMS, Specification, ball
 from lpverify.program import Program
+from lpverify.radius.distortion import Distortion, LeastDistortion, distance_of
 from lpverify.session import Session
 from lpverify.settings import Settings
 

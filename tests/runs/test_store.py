@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from lpverify.errors import CertificateError, ResourceError, UsageError
-from lpverify.lock import LOCK, Lock
-from lpverify.results_table import run_records, to_csv, to_jsonl, to_parquet
-from lpverify.run_folder import RunFolder
-from lpverify.store import FINISHED, STORE, Header, Store, canonical, read_store
+from lpverify.runs.folder import RunFolder
+from lpverify.runs.lock import LOCK, Lock
+from lpverify.runs.results_table import run_records, to_csv, to_jsonl, to_parquet
+from lpverify.runs.store import FINISHED, STORE, Header, Store, canonical, read_store
 
 HEADER = Header("verify", "a" * 64, "b" * 64, canonical({"eps": "0.1", "clip": ("0", "1")}))
 
@@ -54,10 +54,10 @@ def test_rows_of_a_killed_process_are_there(tmp_path: Path) -> None:
 
 def test_a_journal_on_a_full_disk_is_read_as_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite makes an index beside a journal, for which there may be no room; other errors are told."""
-    import lpverify.store
+    import lpverify.runs.store
 
     filled(tmp_path, 3)
-    left, read, said = copied(tmp_path, tmp_path / "left"), lpverify.store._read, ["SQLITE_IOERR_SHMSIZE"]
+    left, read, said = copied(tmp_path, tmp_path / "left"), lpverify.runs.store._read, ["SQLITE_IOERR_SHMSIZE"]
 
     def refuse(address: str, path: Path) -> Any:
         if "left" in address:
@@ -66,7 +66,7 @@ def test_a_journal_on_a_full_disk_is_read_as_a_copy(tmp_path: Path, monkeypatch:
             raise error
         return read(address, path)
 
-    monkeypatch.setattr(lpverify.store, "_read", refuse)
+    monkeypatch.setattr(lpverify.runs.store, "_read", refuse)
     stored = read_store(left)
     assert stored is not None and list(stored.records) == [record(i) for i in range(3)]
     said[0] = "SQLITE_BUSY"
@@ -148,12 +148,12 @@ def test_no_store_and_an_empty_one_have_nothing(tmp_path: Path) -> None:
 
 
 def test_one_process_a_folder_and_a_stale_lock_is_taken_over(tmp_path: Path) -> None:
-    hold = "import os, pathlib, sys; from lpverify.lock import Lock; lock = Lock(pathlib.Path(sys.argv[1])); "
+    hold = "import os, pathlib, sys; from lpverify.runs.lock import Lock; lock = Lock(pathlib.Path(sys.argv[1])); "
     hold += "print(os.getpid(), flush=True); input()"
     process = subprocess.Popen(
         [sys.executable, "-c", hold, str(tmp_path)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
     )  # fmt: skip
     assert process.stdout is not None
     owner = process.stdout.readline().strip()

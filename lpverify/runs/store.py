@@ -6,7 +6,7 @@
         examples   one row an example: its number, its place in the run, the line of ``results.jsonl``, its CRC-32
 
 The journal is written ahead (WAL) and synced at every row, so that a row is either there, whole, or was never written,
-whatever ends the process or the machine. What a row names is on the disk before it (``run_folder``). A run that has
+whatever ends the process or the machine. What a row names is on the disk before it (``folder``). A run that has
 ended leaves a single file, which can be read where nothing can be written.
 """
 

@@ -2,7 +2,7 @@
 
 The certified radius is the zero of the least margin as a function of eps. For methods that bound whole batches it
 is found by Newton's method with a bracket as its safeguard (Wong & Kolter 2018, section 3.5); a solver-backed one
-starts from CROWN's radius and searches example by example (``radius_search``). Its certificate is checked like any
+starts from CROWN's radius and searches example by example (``search``). Its certificate is checked like any
 other. The attacked radius is the distance of an exactly evaluated counterexample. For ``milp`` a solver also looks
 for the exact radius (``distortion``): what it claims stands beside what is proved, never in its place.
 """
@@ -23,13 +23,13 @@ from torch import Tensor
 from lpverify.backends import BACKENDS, Status
 from lpverify.bounds import METHODS, BoundResult
 from lpverify.certificate import rigorous
-from lpverify.distortion import Distortion, LeastDistortion
 from lpverify.errors import SoundnessError
 from lpverify.evidence import certificate, claim_of
 from lpverify.network import Network, as_numpy
 from lpverify.problem import Specification, ball
-from lpverify.radius_attack import ATTACK, THOROUGH_ATTACK, Example, close_in, push, take, witness_file
-from lpverify.radius_search import TOLERANCE, FoundRadius, SearchRadius, decimal_below
+from lpverify.radius.attack import ATTACK, THOROUGH_ATTACK, Example, close_in, push, take, witness_file
+from lpverify.radius.distortion import Distortion, LeastDistortion
+from lpverify.radius.search import TOLERANCE, FoundRadius, SearchRadius, decimal_below
 from lpverify.recovery import recovered
 from lpverify.result import UNCERTIFIED, RadiusResult
 from lpverify.session import GRACE_SECONDS, Session, Solve, example_seconds

@@ -31,8 +31,8 @@ from lpverify.certificate.graph import PlainNetwork, read_network
 from lpverify.certificate.proof import Certificate, decode, decode_witness
 from lpverify.errors import CertificateError, DataError, UsageError
 from lpverify.result import REFUSED
-from lpverify.run_folder import NETWORK, PROPERTY, RADII, RESULTS, SUMMARY
-from lpverify.store import STORE, read_store
+from lpverify.runs.folder import NETWORK, PROPERTY, RADII, RESULTS, SUMMARY
+from lpverify.runs.store import STORE, read_store
 from lpverify.vnnlib import Property, read_property
 
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ import torch
 from networks import NETWORKS, enumerate_minimum, rescaled
 from safetensors.torch import save_file
 
-import lpverify.radius
 from lpverify.attack.exact import inside
 from lpverify.bounds import LPBound, LPTightBound
 from lpverify.certificate import exact, rigorous
@@ -25,12 +24,13 @@ from lpverify.certificate.graph import PlainNetwork, parse_network
 from lpverify.certificate.proof import decode, decode_witness
 from lpverify.certificate.rigorous import Outcome
 from lpverify.cli import main
-from lpverify.distortion import Distortion
 from lpverify.errors import SolverError, SoundnessError, UsageError
 from lpverify.network import Network
 from lpverify.problem import Specification, ball
-from lpverify.radius import radii
-from lpverify.radius_search import TOLERANCE
+from lpverify.radius import radii as radii_module
+from lpverify.radius.distortion import Distortion
+from lpverify.radius.radii import radii
+from lpverify.radius.search import TOLERANCE
 from lpverify.result import RadiusResult
 from lpverify.serialize import network_bytes
 from lpverify.settings import Settings
@@ -219,8 +219,8 @@ POINTS: dict[str, Callable[[Distortion], Distortion]] = {
 @pytest.mark.parametrize("lie", POINTS)
 def test_what_a_milp_invents_stays_a_claim(monkeypatch: pytest.MonkeyPatch, lie: str) -> None:
     tight = results("deep", 3, replace(HERE, method="lp-tight"))
-    answer = lpverify.radius.LeastDistortion.__call__
-    monkeypatch.setattr(lpverify.radius.LeastDistortion, "__call__", lambda self, net: POINTS[lie](answer(self, net)))
+    answer = radii_module.LeastDistortion.__call__
+    monkeypatch.setattr(radii_module.LeastDistortion, "__call__", lambda self, net: POINTS[lie](answer(self, net)))
     for found, before in zip(results("deep", 3, replace(HERE, method="milp")), tight, strict=True):
         assert found.certified == before.certified and found.attacked == before.attacked
         assert before.certified < found.exact_upper <= before.attacked
@@ -231,7 +231,7 @@ def test_a_counterexample_inside_a_certified_radius_stops_the_run(monkeypatch: p
     """A lying method and a checker that accepts everything, against the solver's counterexample."""
     network, x, y = case("deep", 3)
     monkeypatch.setattr(LPTightBound, "bound", too_good(LPTightBound, 0.1))
-    monkeypatch.setattr(lpverify.radius.rigorous, "check", lambda checker, proofs: [Outcome(True, np.ones(2), "")])
+    monkeypatch.setattr(radii_module.rigorous, "check", lambda checker, proofs: [Outcome(True, np.ones(2), "")])
     with pytest.raises(SoundnessError, match="is certified, but a counterexample is at distance"):
         list(radii(network, x, y, replace(HERE, method="milp")))
 

@@ -17,32 +17,27 @@ from there to ``results.jsonl`` when it ends. While a process writes, ``lock`` k
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
 import json
 import math
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lpverify.certificate.claim import Claim
 from lpverify.certificate.proof import decode_witness
-from lpverify.errors import CertificateError, ResourceError, UsageError
-from lpverify.lock import LOCK, Lock
-from lpverify.result import MISCLASSIFIED, Counterexample, RadiusResult, Result, Verdict, noted, notes_of
-from lpverify.store import FINISHED, STORE, Header, Store
-from lpverify.summary import versions
+from lpverify.errors import CertificateError, UsageError
+from lpverify.files import TEMPORARY, disk, write_atomic
+from lpverify.result import MISCLASSIFIED, MOST_CRASHES, Counterexample, RadiusResult, Result, Verdict, noted, notes_of
+from lpverify.runs.lock import LOCK, Lock
+from lpverify.runs.store import FINISHED, STORE, Header, Store
+from lpverify.versions import versions
 
 if TYPE_CHECKING:
-    from lpverify.network import Network
+    pass
 
 RESULTS = "results.jsonl"
 RADII = "radii.jsonl"
@@ -53,9 +48,6 @@ GZIP = b"\x1f\x8b"
 CERTIFICATES, CERTIFICATE_SUFFIX = "certificates", ".lpcert"
 COUNTEREXAMPLES, COUNTEREXAMPLE_SUFFIX = "counterexamples", ".lpwit"
 CRASHES, CRASH_SUFFIX, CRASH_PROGRAM = "crashes", ".txt", ".mps.gz"
-TEMPORARY = ".tmp"
-# So many crashes are kept of a run.
-MOST_CRASHES = 20
 # What is written as null.
 NO_RADIUS = {"certified": math.nan, "attacked": math.inf, "exact_lower": math.nan, "exact_upper": math.nan}
 JOURNALS = ("-wal", "-shm", "-journal")
@@ -278,74 +270,6 @@ def _restored(folder: Path, record: dict[str, Any]) -> Result:
         margins=np.array([lower]), counterexample=counterexample, leaves=record.get("leaves"),
         nodes=record.get("nodes"), notes=notes_of(record),
     )  # fmt: skip
-
-
-def network_file(network: Network) -> tuple[bytes, str]:
-    """The network file's bytes and the SHA-256 by which certificates name the network."""
-    from lpverify.serialize import network_bytes
-
-    data = network_bytes(network)
-    return data, hashlib.sha256(data).hexdigest()
-
-
-def write_atomic(path: Path, data: bytes, *, sync: bool = False) -> None:
-    """Write a file under a temporary name beside it, then rename it; a failure leaves the old file, if any.
-
-    Args:
-        sync: wait for the disk, so that after a power cut too the old or the new file is there, whole.
-
-    Raises:
-        ResourceError: if the disk refuses.
-    """
-    temporary = path.with_name(path.name + TEMPORARY)
-    with disk(path):
-        try:
-            temporary.write_bytes(data)
-            if sync:
-                _sync(temporary)
-            os.replace(temporary, path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        if sync:
-            _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    """Wait until the disk has a file's content, or a folder's names."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_csv(path: Path, header: list[str], rows: list[list[str]]) -> None:
-    """Write a CSV file at once; its folder is made if need be."""
-    with disk(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    write_atomic(path, text.getvalue().encode())
-
-
-def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]], *, sync: bool = False) -> None:
-    """Write a compressed npz file at once, equal bytes for equal arrays; its folder is made if need be."""
-    with disk(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    data = io.BytesIO()
-    np.savez_compressed(data, allow_pickle=False, **arrays)
-    write_atomic(path, data.getvalue(), sync=sync)
-
-
-@contextmanager
-def disk(path: Path) -> Iterator[None]:
-    """Turn an OSError into a ResourceError that names ``path``."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise ResourceError(f"{path}: cannot be written ({reason}); what was written before is kept") from error
 
 
 def _remove_run(path: Path) -> None:

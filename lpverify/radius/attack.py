@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lpverify.attack import attack
-from lpverify.distortion import distance_of
 from lpverify.evidence import claim_of
 from lpverify.network import as_numpy
 from lpverify.problem import Specification, ball
-from lpverify.radius_search import decimal_above
+from lpverify.radius.distortion import distance_of
+from lpverify.radius.search import decimal_above
 from lpverify.result import Counterexample
 from lpverify.session import Session
 from lpverify.witness import witness_at
