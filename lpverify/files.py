@@ -32,16 +32,16 @@ def write_atomic(path: Path, data: bytes, *, sync: bool = False) -> None:
         try:
             temporary.write_bytes(data)
             if sync:
-                _sync(temporary)
+                sync_path(temporary)
             os.replace(temporary, path)
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
         if sync:
-            _sync(path.parent)
+            sync_path(path.parent)
 
 
-def _sync(path: Path) -> None:
+def sync_path(path: Path) -> None:
     """Wait until the disk has a file's content, or a folder's names."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any, TextIO, TypeVar
 
@@ -12,6 +13,7 @@ from rich.table import Table
 
 T = TypeVar("T")
 WIDTH = 80
+LINE_SECONDS = 30.0
 MEANING = {
     "verified": "proved: no input in the set fails",
     "falsified": "an input that fails was evaluated exactly",
@@ -31,7 +33,7 @@ def print_summary(summary: dict[str, Any], stream: TextIO | None = None) -> None
     console = _console(stream)
     for table in (verdict_table(summary), error_table(summary), method_table(summary)):
         console.print(table)
-    lines = [caption(summary["options"]), f"seconds: {_seconds(summary['seconds'])}"]
+    lines = [*_data(summary), caption(summary["options"]), f"seconds: {_seconds(summary['seconds'])}"]
     if summary["trees"]:
         lines.append(f"proofs by split trees: {summary['trees']}, with {summary['leaves']} leaves together")
     if summary["unknown_reasons"]:
@@ -57,6 +59,7 @@ def print_radii(summary: dict[str, Any], stream: TextIO | None = None) -> None:
         table.add_row(name, str(summary[name]["count"]), *("-" if v is None else f"{v:.4g}" for v in values))
     console.print(table)
     lines = [f"{name}: {RADII[name]}" for name in shown]
+    lines.extend(_data(summary))
     lines.append(caption({**summary["options"], "eps": f"up to {summary['options']['eps']}"}))
     lines.append(f"seconds: {_seconds(summary['seconds'])}")
     lines.extend(f"without an answer: {reason} ({n})" for reason, n in summary["reasons"].items())
@@ -142,14 +145,28 @@ def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]
 
 
 def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """Pass the items on while a bar on standard error counts them; nothing is drawn where it is no terminal."""
+    """Pass the items on while standard error counts them: by a bar, or by a line now and then if it is no terminal."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     console = Console(file=sys.stderr)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    if not console.is_terminal:
+        yield from _told(items, total, what)
+        return
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(what, total=total)
         for item in items:
             yield item
             bar.advance(task)
+
+
+def _told(items: Iterable[T], total: int, what: str) -> Iterator[T]:
+    """Pass the items on; a line on standard error says how many there are, if it is LINE_SECONDS since the last."""
+    began = told = time.monotonic()
+    for count, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if now - told >= LINE_SECONDS:
+            told = now
+            print(f"{what}: {count} of {total} after {now - began:.0f} s", file=sys.stderr, flush=True)
 
 
 class _Console(Console):
@@ -163,6 +180,12 @@ def _console(stream: TextIO | None) -> Console:
     file = stream or sys.stdout
     # A file or a pipe gets WIDTH columns wherever it was made, so that outputs can be compared.
     return _Console(file=file, width=None if file.isatty() else WIDTH)
+
+
+def _data(summary: dict[str, Any]) -> list[str]:
+    """Which examples a run was about, where its summary says so."""
+    data = summary.get("data", {})
+    return [f"examples {data['index']} of {data['source']}"] if "index" in data else []
 
 
 def _seconds(seconds: dict[str, float]) -> str:

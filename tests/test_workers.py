@@ -347,24 +347,104 @@ def test_workers_come_from_one_template_which_is_replaced_when_it_is_lost() -> N
 
 
 @LINUX
-def test_a_template_that_is_lost_while_it_starts_costs_what_waits_for_it(tmp_path: Path) -> None:
-    with Pool[Job, Any](Setup(), 1, modules=["waits_to_be_killed"]) as pool:
+def test_a_template_that_is_lost_while_it_starts_costs_nothing(tmp_path: Path) -> None:
+    with Pool[Job, Any](Setup(), 2, modules=["waits_to_be_killed"]) as pool:
         os.environ["WAITS_IN"] = str(tmp_path)
         try:
             threading.Thread(target=lambda: os.kill(noted(tmp_path, 1)[0], signal.SIGKILL)).start()
-            with pytest.raises(SolverError, match=r"could not start: solver crashed \(signal 9"):
-                ask(pool, ("echo", 1))
+            assert ask(pool, ("echo", 1), ("echo", 2)) == [1, 2]
         finally:
             del os.environ["WAITS_IN"]
-        assert ask(pool, ("echo", 2)) == [2]
+        assert len(list(tmp_path.iterdir())) == 1
 
 
 @LINUX
-def test_where_an_import_leaves_a_thread_nothing_is_forked() -> None:
-    with Pool[Job, Any](Setup(), 2, modules=["no_such_module", "leaves_a_thread"]) as pool:
-        assert ask(pool, ("parent", 0.3), ("parent", 0.3), ("exit", 3), ("parent",)) == [
-            os.getpid(), os.getpid(), Failure("solver crashed (exit code 3)"), os.getpid()
+@pytest.mark.parametrize("workers", [1, 2, 6])
+def test_where_an_import_leaves_a_thread_nothing_is_forked(workers: int) -> None:
+    with Pool[Job, Any](Setup(), workers, modules=["no_such_module", "leaves_a_thread"]) as pool:
+        first: list[Job] = [("parent", 0.3)] * workers
+        assert ask(pool, *first, ("exit", 3), ("parent",)) == [
+            *[os.getpid()] * workers, Failure("solver crashed (exit code 3)"), os.getpid()
         ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("both_ways")
+def test_a_crash_takes_the_programs_along_and_is_seen_at_once(tmp_path: Path) -> None:
+    began = time.monotonic()
+    assert outcomes([("left_behind", str(tmp_path), 3)], limit=None) == [Failure("solver crashed (exit code 3)")]
+    assert time.monotonic() - began < 10 and all_gone(noted(tmp_path, 1))
+
+
+@pytest.mark.usefixtures("both_ways")
+def test_limits_of_years_are_limits() -> None:
+    assert outcomes([("echo", 1)], limit=1e10) == [1]
+
+
+@LINUX
+@pytest.mark.usefixtures("both_ways")
+def test_where_dead_children_are_ignored_ends_are_told_all_the_same() -> None:
+    text = """
+        import signal
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        with Pool(Setup(), 1) as pool:
+            print([outcome for outcome in pool.map([("exit", 3), ("echo", 1), ("exit", 4), ("echo", 2)])])
+    """
+    out, err = script(text).communicate(timeout=30)
+    assert "1, Failure(reason='solver crashed (exit code 4)'), 2]" in out and "Traceback" not in err
+
+
+@LINUX
+@pytest.mark.usefixtures("both_ways")
+def test_a_task_beyond_the_memory_costs_its_answer() -> None:
+    found = outcomes([("echo", 1), ("echo", bytes(1 << 28)), ("echo", 2)], workers=1, memory=1 << 28)
+    assert found == [1, Failure("out of memory (limit 0.25 GiB)"), 2]
+
+
+@LINUX
+def test_what_a_worker_starts_has_no_more_memory_than_it() -> None:
+    assert outcomes([("hard_limit",)], memory=1 << 28) == [1 << 28]
+
+
+@pytest.mark.usefixtures("both_ways")
+def test_another_thread_may_stop_a_pool(tmp_path: Path) -> None:
+    pool = Pool[Job, Any](Setup(), 2)
+    jobs: list[Job] = [("noted", str(tmp_path), *HANG)] * 5
+
+    def stop() -> None:
+        noted(tmp_path, 2)
+        pool.stop()
+
+    stopping = threading.Thread(target=stop)
+    stopping.start()
+    began = time.monotonic()
+    with pool:
+        found = list(pool.map(jobs))
+    stopping.join()
+    assert len(found) == 2 and all("crashed" in failure.reason for failure in found)
+    assert time.monotonic() - began < 30 and all_gone(noted(tmp_path, 2))
+
+
+@LINUX
+def test_an_end_that_is_interrupted_is_no_end_of_another_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two interrupts in a row: the second while the first one ends the workers."""
+    pool = Pool[Job, Any](Setup(), 1)
+    assert ask(pool, ("echo", 1)) == [1]
+    (worker,) = pool._workers
+    process, once = worker._process, [True]
+    original = type(process).kill
+
+    def kill(self: Any) -> None:
+        original(self)
+        if once and once.pop():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(process), "kill", kill)
+    with pytest.raises(KeyboardInterrupt):
+        pool.close()
+    opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(20)]
+    pool.close()
+    for descriptor in opened:
+        os.close(descriptor)
 
 
 @LINUX
@@ -375,8 +455,9 @@ def test_lost_workers_leave_no_descriptor_open() -> None:
 
     before = opened()
     with Pool[Job, Any](Setup(), 2) as pool:
-        ask(pool, ("exit", 3), ("echo", 1), ("exit", 3))
+        both: list[Job] = [("pid", 0.3)] * 2
+        ask(pool, ("exit", 3), *both, *both)
         busy = opened()
-        ask(pool, *[("exit", 3)] * 20, ("echo", 1))
-        assert opened() <= busy
+        ask(pool, *[("exit", 3)] * 20, *both, *both)
+        assert opened() == busy
     assert opened() == before

@@ -1,4 +1,4 @@
-"""A module whose import waits to be killed, if a folder to note the process in is there."""
+"""A module whose first import waits to be killed, if there is a folder to note the process in."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import os
 import time
 from pathlib import Path
 
-if folder := os.environ.get("WAITS_IN"):
+if (folder := os.environ.get("WAITS_IN")) and not any(Path(folder).iterdir()):
     (Path(folder) / str(os.getpid())).touch()
     time.sleep(60)

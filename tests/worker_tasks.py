@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import random
+import resource
 import signal
 import subprocess
 import threading
@@ -133,6 +134,14 @@ class Worker:
         note(folder, child.pid)
         note(folder, os.getpid())
         child.wait()
+
+    def left_behind(self, folder: str, code: int) -> None:
+        """A crash that leaves a program behind, which has all that is inherited."""
+        note(folder, subprocess.Popen(["sleep", "100"], close_fds=False).pid)
+        os._exit(code)
+
+    def hard_limit(self) -> int:
+        return resource.getrlimit(resource.RLIMIT_DATA)[1]
 
     def noted(self, folder: str, *then: Any) -> Any:
         """Another job, after this process's id is written down."""

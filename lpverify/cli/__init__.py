@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # oneDNN keeps a kernel with its memory for each new shape, and every batch of rows has one of its own.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
-    signal.signal(signal.SIGTERM, _interrupt)
+    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with cli.make_context("lpverify", given) as ctx:
             code = cli.invoke(ctx)
@@ -102,6 +102,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         print(f"lpverify: error: {' '.join(message.split())}", file=sys.stderr)
         return code
+    finally:
+        for number, handler in before.items():
+            # At the end of the process an interrupt would only make noise.
+            signal.signal(number, signal.SIG_IGN if arguments is None else handler)
 
 
 def explain(error: BaseException) -> tuple[int, str]:
@@ -127,4 +131,7 @@ def _goes_on(given: Sequence[str]) -> bool:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    """The first interrupts; another, while processes are ended and the run is written, would leave that half done."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import click
 
 from lpverify.errors import DataError, ExampleError
 
@@ -47,10 +51,17 @@ class Job:
 def load_network(model: Path, given: dict[str, Any]) -> Network:
     """The lowered network of the options in ``cli.options.MODEL``; files are refused with ModelError."""
     from lpverify.lowering import load_model
+    from lpverify.lowering.checkpoint import ASSUMED
 
-    return load_model(
+    if ":" in (given["arch"] or "") and os.getcwd() not in sys.path:
+        # One's own module lies beside one's own files.
+        sys.path.append(os.getcwd())
+    network = load_model(
         model, arch=given["arch"], input_shape=given["input_shape"], mean=given["mean"], std=given["std"]
     )
+    if ASSUMED in network.notes:
+        click.echo(f"{model}: {ASSUMED}; for other activations give --arch or an ONNX file", err=True)
+    return network
 
 
 def load_job(model: Path, given: dict[str, Any], *, labelled: bool = True) -> Job:
@@ -144,7 +155,7 @@ def header(job: Job, command: str, sha256: str, settings: Settings, asked: dict[
     """
     from lpverify.session import batch_size
 
-    more = {"index": _ranges(job.asked.tolist()), "batch_size": batch_size(job.network, settings), **(asked or {})}
+    more = {"index": index_ranges(job.asked.tolist()), "batch_size": batch_size(job.network, settings), **(asked or {})}
     if job.refused:
         more["keep_going"] = True
     return settings_header(command, sha256, job.examples.sha256, settings, more)
@@ -158,7 +169,7 @@ def settings_header(command: str, sha256: str, data: str, settings: Settings, as
     return Header(command, sha256, data, canonical({**options, **asked}))
 
 
-def _ranges(indices: list[int]) -> str:
+def index_ranges(indices: list[int]) -> str:
     """Indices in order, like 0:500,7."""
     parts: list[list[int]] = []
     for index in indices:
@@ -177,6 +188,8 @@ def provenance(job: Job, sha256: str, settings: Settings) -> dict[str, Any]:
 
     return {
         "network": {"sha256": sha256, "notes": list(job.network.notes)},
-        "data": {"source": job.examples.source, "sha256": job.examples.sha256},
+        "data": {
+            "source": job.examples.source, "sha256": job.examples.sha256, "index": index_ranges(job.asked.tolist()),
+        },
         **machine(settings.device, torch.get_num_threads()),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,10 +38,18 @@ class Decimal(click.ParamType[str]):
         try:
             exact = decimal(text)
         except CertificateError:
-            self.fail(f"{value!r} is not a decimal number; write it like 0.1 or 1e-3", param, ctx)
+            self.fail(f"{value!r} is not a decimal number; write it like {_decimal_like(text)}", param, ctx)
         if abs(exact) > LARGEST:
             self.fail(f"{value!r} is too large", param, ctx)
         return text
+
+
+def _decimal_like(text: str) -> str:
+    """An example; for a fraction like 8/255 the decimal next to it."""
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+    if found is None or not int(found[2]):
+        return "0.1 or 1e-3"
+    return repr(int(found[1]) / int(found[2]))
 
 
 class Radius(Decimal):

@@ -45,6 +45,7 @@ def radius(model: Path, out: Path, overwrite: bool, **given: Any) -> None:
         data, sha256 = network_file(job.network)
     options = describe(model, given, settings)
     labels = dict(zip(job.indices.tolist(), job.y.tolist(), strict=True))
+    order = {index: place for place, index in enumerate(job.indices.tolist())}
 
     with RunFolder(out, overwrite=overwrite, results=RADII, header=header(job, "radius", sha256, settings)) as run:
 
@@ -62,7 +63,7 @@ def radius(model: Path, out: Path, overwrite: bool, **given: Any) -> None:
             stream = radii(job.network, job.x, job.y, settings, job.indices.tolist(), run.finished)
             try:
                 for found in progress(watch.iterate("radius", stream), len(job.x) - len(run.finished), "radius"):
-                    run.add_radius(found, labels[found.index])
+                    run.add_radius(found, labels[found.index], place=order[found.index])
             except BaseException as error:
                 run.write_summary(summarise(type(error).__name__))
                 raise

@@ -73,7 +73,8 @@ def run_stream(
 
     def summarise(stopped: str | None) -> dict[str, Any]:
         parts = {**provenance(job, sha256, settings), **({} if also is None else also.parts())}
-        return summary(tally, stopped=stopped, options=options, seconds=watch.seconds(), **parts)
+        missing = len(job.asked) - tally.examples
+        return summary(tally, missing=missing, stopped=stopped, options=options, seconds=watch.seconds(), **parts)
 
     with nullcontext(None) if out is None else RunFolder(out, overwrite=overwrite, header=about) as run:
         finished: frozenset[int] = frozenset()

@@ -26,6 +26,8 @@ from lpverify.lowering.module import trace
 from lpverify.network import Network
 
 MAX_LAYERS = 64
+# A checkpoint names no activations. This is what its network is called then.
+ASSUMED = "read as linear layers in the file's order with ReLUs between"
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,7 +208,7 @@ def _fully_connected(
     builder = Builder(shape, torch.float64)
     if builder.input.size != width:
         raise UsageError(f"input_shape: {shape} has {builder.input.size} entries, {checkpoint.name} takes {width}")
-    for note in (*checkpoint.notes, "read as linear layers in the file's order with ReLUs between"):
+    for note in (*checkpoint.notes, ASSUMED):
         builder.note(note)
     value = builder.reshape(builder.normalise(builder.input, mean, std), (width,))
     for position, (name, weight, bias) in enumerate(layers):

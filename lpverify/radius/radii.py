@@ -86,8 +86,8 @@ class RadiusBatch(Task[RadiusResult]):
         return Answer(list(self.run(session)))
 
     def seconds(self, settings: Settings) -> float:
-        # Each example is searched below, and then exactly.
-        return len(self.cut.x) * 2 * example_seconds(settings) + GRACE_SECONDS
+        # Each example is searched below, certified again near there, and searched exactly: what hangs is ended late.
+        return len(self.cut.x) * (2 * example_seconds(settings) + 4 * GRACE_SECONDS) + GRACE_SECONDS
 
     def parts(self) -> Sequence[RadiusBatch]:
         return [RadiusBatch(one) for one in self.cut.singles()]

@@ -7,6 +7,7 @@ lies inside the first. Radii count as well: certified ones as verified, those of
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,6 +18,7 @@ from lpverify.report.fields import number
 from lpverify.report.rows import Column, Row, Value
 from lpverify.report.run import Kind, RunReport
 
+PATTERNS = 8
 # The question of an example: its own and its run's.
 Asked = tuple[object, ...]
 
@@ -38,13 +40,16 @@ class Comparison:
 
     Attributes:
         columns, rows: the examples on which verdicts differ: index, then one column of verdicts for each run.
-        compared: examples of which at least two runs about the same data have a verdict.
+        compared: examples of which at least two runs about the same data have a verdict; those of ``detect``, whose
+            claims are about predicted classes, are compared among themselves.
+        patterns: the verdicts of the runs on examples where they differ, and how often so; the most frequent ones.
         contradictions: see above.
     """
 
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     compared: int
+    patterns: tuple[tuple[tuple[str | None, ...], int], ...]
     contradictions: tuple[Contradiction, ...]
 
 
@@ -59,25 +64,30 @@ class _Known:
 
 def compare(runs: Sequence[RunReport]) -> Comparison:
     """Compare runs, which are named by letters in their order."""
-    verdicts: dict[tuple[str, int], dict[int, str]] = {}
+    verdicts: dict[tuple[str, int, bool], dict[int, str]] = {}
     for place, run in enumerate(runs):
         if run.question.data:
+            # Claims about predicted classes are others than those about labels.
+            is_detection = run.kind is Kind.DETECT
             for index, verdict in zip(run.values("index"), run.texts("verdict"), strict=True):
                 if verdict and index is not None:
-                    verdicts.setdefault((run.question.data, int(index)), {})[place] = verdict
+                    verdicts.setdefault((run.question.data, int(index), is_detection), {})[place] = verdict
     shared = {example: found for example, found in verdicts.items() if len(found) > 1}
     differing = [(example, found) for example, found in shared.items() if len(set(found.values())) > 1]
-    sets = sorted({data for (data, _), _ in differing})
+    sets = sorted({data for (data, _, _), _ in differing})
     places = [place for place, run in enumerate(runs) if run.kind is not Kind.RADIUS]
     columns = [Column("index", "example", "count")]
     if len(sets) > 1:
         columns.append(Column("data", "data", "text"))
     columns += [Column(f"verdict {letter(place)}", f"run {letter(place)}", "verdict") for place in places]
     rows = []
-    for (data, index), found in sorted(differing, key=lambda entry: entry[0]):
+    for (data, index, _), found in sorted(differing, key=lambda entry: entry[0]):
         row: list[Value] = [index, *([data[:12]] if len(sets) > 1 else [])]
         rows.append((*row, *(found.get(place) for place in places)))
-    return Comparison(tuple(columns), tuple(rows), len(shared), tuple(contradictions(runs)))
+    patterns = Counter(tuple(found.get(place) for place in places) for _, found in differing)
+    return Comparison(
+        tuple(columns), tuple(rows), len(shared), tuple(patterns.most_common(PATTERNS)), tuple(contradictions(runs))
+    )
 
 
 def letter(place: int) -> str:

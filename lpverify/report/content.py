@@ -74,7 +74,7 @@ def _report(
         path=text(str(path)),
         question=question,
         options=tuple((name, text(value)) for name, value in options.items() if value is not None),
-        source=text(mapping(said.get("data")).get("source")),
+        source=_source(mapping(said.get("data")), asked),
         normalisation=_normalisation(options),
         ended=ended,
         stopped=stopped,
@@ -96,6 +96,12 @@ def _report(
         notes=_notes(mapping(said.get("network")).get("notes")),
         faults=_notes(said.get("notes")),
     )
+
+
+def _source(data: Record, asked: Record) -> str:
+    """Where the examples came from, and which they were."""
+    index = text(data.get("index") or asked.get("index"))
+    return ", examples ".join(filter(None, (text(data.get("source")), index)))
 
 
 def _asked(path: Path, stored: Stored) -> Record:

@@ -161,7 +161,7 @@ def _seconds(run: RunReport) -> Figure:
     methods = run.methods
     figure, ax = _bars([_named(method.name) for method in methods], legend=False)
     seconds = [method.seconds for method in methods]
-    ax.barh(range(len(methods)), seconds, height=0.7, color=[_style(method.name).color for method in methods])
+    ax.barh(range(len(methods)), seconds, height=0.7, color=OTHER.color)
     top = max(seconds) or 1.0
     for place, method in enumerate(methods):
         each = f"{_duration(method.seconds / method.examples)} each"

@@ -107,7 +107,7 @@ def require_writable(path: Path, *, overwrite: bool) -> None:
         except OSError as error:
             raise UsageError(f"{path}: cannot be read ({error.strerror}); choose another file") from None
         if begins != MARK.encode():
-            raise UsageError(f"{path}: is there and no report; choose another file or pass --overwrite")
+            raise UsageError(f"{path}: exists and is no report; choose another file or pass --overwrite")
 
 
 def table_data(columns: Sequence[Column], rows: Sequence[Row]) -> Markup:

@@ -104,6 +104,11 @@ class RunReport:
         return count / self.examples if self.examples else None
 
     @property
+    def asked(self) -> int:
+        """The examples or claims that were asked about, those without a result included, where that is known."""
+        return max(self.total or 0, self.examples)
+
+    @property
     def has_errors(self) -> bool:
         """Whether its verdicts say something of an error rate: not those of predicted classes or of a property."""
         return self.kind in (Kind.VERIFY, Kind.ATTACK, Kind.CASCADE)

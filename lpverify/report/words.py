@@ -88,11 +88,11 @@ def numbers(run: RunReport) -> dict[str, str]:
     said, n = {"state": state(run)}, run.examples
     if run.kind is not Kind.RADIUS:
         said |= {name: f"{run.verdicts[name]} ({percent(run.verdicts[name], n)})" for name in VERDICTS}
-    if run.misclassified is not None:
+    if run.misclassified is not None and n == run.asked:
         said["clean error"] = percent(run.misclassified, n)
     if run.has_errors:
-        said["robust error, at least"] = percent(run.verdicts["falsified"], n)
-        said["robust error, at most"] = percent(n - run.verdicts["verified"], n)
+        said["robust error, at least"] = percent(run.verdicts["falsified"], run.asked)
+        said["robust error, at most"] = percent(run.asked - run.verdicts["verified"], run.asked)
     for name, _, quartiles in run.radii:
         median = quartiles["median"]
         said[f"median radius, {name}"] = "–" if median is None else f"{median:.4g}"

@@ -281,7 +281,10 @@ def _check_input(run: Run, line: Line, claim: Claim, examples: Examples | None) 
     if not 0 <= index < len(examples):
         raise CertificateError(f"{line.where}: {examples.source} has no example {index}")
     if center.values().tolist() != examples.x[index].ravel().tolist():
-        raise CertificateError(f"{line.where}: its evidence is not about input {index} of {examples.source}")
+        raise CertificateError(
+            f"{line.where}: its evidence is not about input {index} of {examples.source}; give --scale and --split as "
+            "in the run"
+        )
     stated = line.record.get("true_label" if run.is_detection else "label")
     if (None if examples.y is None else int(examples.y[index])) != stated or (stated is None and not run.is_detection):
         raise CertificateError(f"{line.where}: label {stated} is not that of {examples.source}")

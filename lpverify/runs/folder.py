@@ -30,7 +30,7 @@ import numpy as np
 from lpverify.certificate.claim import Claim
 from lpverify.certificate.proof import decode_witness
 from lpverify.errors import CertificateError, UsageError
-from lpverify.files import TEMPORARY, disk, write_atomic
+from lpverify.files import TEMPORARY, disk, sync_path, write_atomic
 from lpverify.result import MISCLASSIFIED, MOST_CRASHES, Counterexample, RadiusResult, Result, Verdict, noted, notes_of
 from lpverify.runs.lock import LOCK, Lock
 from lpverify.runs.store import FINISHED, STORE, Header, Store
@@ -184,8 +184,12 @@ class RunFolder:
         self.add_record({**record, **crash, **also}, place)
         return result
 
-    def add_radius(self, found: RadiusResult, label: int) -> None:
-        """Store one example's radii, its evidence first; radii that are infinite or unknown are written as null."""
+    def add_radius(self, found: RadiusResult, label: int, *, place: int | None = None) -> None:
+        """Store one example's radii, its evidence first; radii that are infinite or unknown are written as null.
+
+        Args:
+            place: in the run; by default the next.
+        """
         radii = {name: getattr(found, name) for name in NO_RADIUS}
         self.add_record({
             "index": found.index,
@@ -197,7 +201,7 @@ class RunFolder:
             **noted(found.notes),
             "certificate": self._store_certificate(found.index, found.certificate),
             "counterexample": self._store_witness(found.index, found.counterexample),
-        })  # fmt: skip
+        }, place)  # fmt: skip
 
     def _store_crash(self, result: Result) -> tuple[Result, dict[str, str]]:
         """Write what is kept of a crash, if there is something and not too much of it yet; what the line says of it."""
@@ -287,7 +291,13 @@ def _remove_run(path: Path) -> None:
     for found in (p for folder in (path, *folders) for p in _listed(folder)):
         if found not in known:
             raise UsageError(f"{path}: --overwrite removes a run, but {found} belongs to none; choose another folder")
-    for file in known - {*folders, path / LOCK}:
+    # The store first: without it no run is gone on with, whatever else is left when this is interrupted.
+    first = [path / STORE, *journals]
+    for file in first:
+        file.unlink(missing_ok=True)
+    if path.is_dir():
+        sync_path(path)
+    for file in known - {*first, *folders, path / LOCK}:
         file.unlink(missing_ok=True)
 
 

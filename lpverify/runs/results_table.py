@@ -15,6 +15,14 @@ from lpverify.runs.folder import RADII, RESULTS
 from lpverify.runs.store import read_store
 
 Record = dict[str, Any]
+RESULT_COLUMNS = (
+    "index", "label", "predicted", "verdict", "reason", "method", "margin_lower", "margin_claimed", "seconds", "leaves",
+    "nodes", "notes", "certificate", "counterexample", "crash",
+)  # fmt: skip
+RADIUS_COLUMNS = (
+    "index", "label", "certified", "attacked", "exact_lower", "exact_upper", "method", "reason", "seconds", "notes",
+    "certificate", "counterexample",
+)  # fmt: skip
 
 
 def run_records(run: Path) -> list[Record]:
@@ -66,8 +74,13 @@ def to_parquet(records: Sequence[Record]) -> bytes:
 
 
 def columns(records: Sequence[Record]) -> list[str]:
-    """All names, those that come first first; some records have more than others."""
-    return list(dict.fromkeys(name for record in records for name in record))
+    """The names of a table's columns: what any record of this kind may have, then what only these have.
+
+    So runs of one kind have the same columns, whatever befell them. Of no records the kind is not known: those of
+    ``results.jsonl``.
+    """
+    known = RADIUS_COLUMNS if records and "certified" in records[0] else RESULT_COLUMNS
+    return list(dict.fromkeys((*known, *(name for record in records for name in record))))
 
 
 FORMS: dict[str, Callable[[Sequence[Record]], bytes]] = {"jsonl": to_jsonl, "csv": to_csv, "parquet": to_parquet}

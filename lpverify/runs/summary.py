@@ -86,8 +86,14 @@ class Tally:
         return self.share(self.examples - self.verdicts[Verdict.VERIFIED])
 
 
-def summary(tally: Tally, **parts: Any) -> dict[str, Any]:
-    """The content of ``summary.json``; ``parts`` (options, network, data, seconds, ...) are passed through."""
+def summary(tally: Tally, *, missing: int = 0, **parts: Any) -> dict[str, Any]:
+    """The content of ``summary.json``; ``parts`` (options, network, data, seconds, ...) are passed through.
+
+    Args:
+        missing: examples that were asked about and have no result, because the run was stopped: the easy ones may come
+            first, so that the others say nothing of them.
+    """
+    asked = tally.examples + missing
     return {
         "examples": tally.examples,
         "verified": tally.verdicts[Verdict.VERIFIED],
@@ -99,9 +105,9 @@ def summary(tally: Tally, **parts: Any) -> dict[str, Any]:
         "trees": tally.trees,
         "leaves": tally.leaves,
         # Of no examples nothing is known, least of all an error of 0.
-        "clean_error": tally.clean_error if tally.examples else None,
-        "robust_error_lower": tally.robust_error_lower if tally.examples else None,
-        "robust_error_upper": tally.robust_error_upper if tally.examples else None,
+        "clean_error": tally.clean_error if tally.examples and not missing else None,
+        "robust_error_lower": tally.verdicts[Verdict.FALSIFIED] / asked if asked else None,
+        "robust_error_upper": (asked - tally.verdicts[Verdict.VERIFIED]) / asked if asked else None,
         "methods": {
             name: {**{v.value: counts[v.value] for v in Verdict}, "seconds": round(tally.seconds[name], 6)}
             for name, counts in tally.methods.items()

@@ -10,13 +10,15 @@ lpverify; nothing else of the run is on them, neither model nor data.
 
 from __future__ import annotations
 
+import logging
 import pickle
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from itertools import islice
+from itertools import count, islice
 from queue import Empty, LifoQueue, SimpleQueue
 from typing import Any
 
@@ -28,6 +30,8 @@ from lpverify.sweep.spread import Answers, Take
 from lpverify.sweep.task import Answer, Task
 from lpverify.workers import Failure, Pool
 
+# A task and its limit in seconds.
+Item = tuple[Task[Any], float | None]
 Setup = Callable[[], Callable[[Task[Any]], Answer[Any]]]
 
 CONNECT_SECONDS = 20.0
@@ -54,11 +58,19 @@ class SweepWorker(WorkerPlugin):
         self._memory = int(whole) // worker.state.nthreads if whole else None
         self._idle: LifoQueue[Pool[Task[Any], Answer[Any]]] = LifoQueue()
         self._pools: list[Pool[Task[Any], Answer[Any]]] = []
+        self._ended = False
 
     def teardown(self, worker: Worker) -> None:
-        """End the processes."""
+        """End the processes; those that a thread of Dask's uses are stopped here, and closed by it."""
+        self._ended = True
         for pool in self._pools:
-            pool.close()
+            pool.stop()
+        self._close_idle()
+
+    def _close_idle(self) -> None:
+        with suppress(Empty):
+            while True:
+                self._idle.get_nowait().close()
 
     def answer(self, tasks: bytes) -> tuple[bytes, float]:
         """The outcomes of tasks with their limits, both pickled, and the seconds that they took.
@@ -76,6 +88,8 @@ class SweepWorker(WorkerPlugin):
             outcomes = [outcome for _, outcome in pool.answers(lambda: next(waiting, None))]
         finally:
             self._idle.put(pool)
+            if self._ended:
+                self._close_idle()
         return pickle.dumps(outcomes), time.monotonic() - began
 
 
@@ -103,9 +117,13 @@ def cluster(address: str, setup: Setup) -> Iterator[Answers]:
         UsageError: if a worker has another lpverify, or none.
     """
     name = f"lpverify-{uuid.uuid4().hex}"
+    # What is wrong with a cluster is said in one line, here; Dask's own account of it has dozens.
+    dask, level = logging.getLogger("distributed"), logging.getLogger("distributed").level
+    dask.setLevel(logging.CRITICAL)
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
+        dask.setLevel(level)
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         hint = "start one with `dask scheduler`"
         raise ResourceError(f"scheduler {address}: does not answer ({reason}); {hint}") from None
@@ -119,6 +137,7 @@ def cluster(address: str, setup: Setup) -> Iterator[Answers]:
             with suppress(OSError, TimeoutError, CancelledError, RuntimeError):
                 client.unregister_worker_plugin(name)
         client.close(timeout=2)
+        dask.setLevel(level)
 
 
 def _require_workers(client: Client, address: str) -> None:
@@ -137,26 +156,42 @@ def _answers(
 ) -> Generator[tuple[int, Answer[Any] | Failure], None, None]:
     """Keep every thread busy; outcomes as they come.
 
-    Tasks travel in bundles, of one task at first, then of so many as the last ones' seconds allow.
+    Tasks travel in bundles, of one task at first, then of so many as the last ones' seconds allow. Where a bundle comes
+    to nothing, because its task killed a worker of Dask's, each of its tasks travels again, alone.
     """
-    running: dict[Future, range] = {}
+    bundles: dict[Future, list[tuple[int, Item]]] = {}
+    alone: deque[tuple[int, Item]] = deque()
     done: SimpleQueue[Future] = SimpleQueue()
-    count, size, slots, looked = 0, 1, 0, -LOOK_SECONDS
+    numbers, keys = count(), count()
+    size, slots, looked = 1, 0, -LOOK_SECONDS
+
+    def bundle() -> list[tuple[int, Item]]:
+        if alone:
+            return [alone.popleft()]
+        return [(next(numbers), item) for item in islice(iter(take, None), size)]
+
     while True:
         if time.monotonic() - looked > LOOK_SECONDS:
             slots, looked = _threads(client, address), time.monotonic()
-        while len(running) < max(1, AHEAD * slots) and (bundle := list(islice(iter(take, None), size))):
-            future = client.submit(answer, name, pickle.dumps(bundle), key=f"{name}-{count}", pure=False)
-            running[future] = range(count, count + len(bundle))
+        while len(bundles) < max(1, AHEAD * slots) and (items := bundle()):
+            data = pickle.dumps([item for _, item in items])
+            future = client.submit(answer, name, data, key=f"{name}-{next(keys)}", pure=False)
+            bundles[future] = items
             future.add_done_callback(done.put)
-            count += len(bundle)
-        if not running:
+        if not bundles:
             return
         future = _next(done, client, address)
-        numbers = running.pop(future)
-        outcomes, seconds = _outcomes(future, address, len(numbers))
-        size = max(1, min(MOST_IN_BUNDLE, 2 * size, int(BUNDLE_SECONDS * len(numbers) / max(seconds, 1e-6))))
-        yield from zip(numbers, outcomes, strict=True)
+        items = bundles.pop(future)
+        found = _outcomes(future, address)
+        if not isinstance(found, Failure):
+            outcomes, seconds = found
+            size = max(1, min(MOST_IN_BUNDLE, 2 * size, int(BUNDLE_SECONDS * len(items) / max(seconds, 1e-6))))
+            for (number, _), outcome in zip(items, outcomes, strict=True):
+                yield number, outcome
+        elif len(items) == 1:
+            yield items[0][0], found
+        else:
+            alone.extend(items)
 
 
 def _next(done: SimpleQueue[Future], client: Client, address: str) -> Future:
@@ -192,8 +227,8 @@ def _gone(address: str) -> ResourceError:
     )
 
 
-def _outcomes(future: Future, address: str, count: int) -> tuple[list[Answer[Any] | Failure], float]:
-    """What came of a bundle of so many tasks, and the seconds that it took."""
+def _outcomes(future: Future, address: str) -> tuple[list[Answer[Any] | Failure], float] | Failure:
+    """What came of each task of a bundle, and the seconds that it took; or why nothing did."""
     try:
         outcomes, seconds = future.result()
         return pickle.loads(outcomes), seconds
@@ -203,5 +238,4 @@ def _outcomes(future: Future, address: str, count: int) -> tuple[list[Answer[Any
     except LpverifyError:
         raise
     except Exception as error:
-        lost = Failure(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
-        return [lost] * count, BUNDLE_SECONDS * count
+        return Failure(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")

@@ -18,6 +18,9 @@ from lpverify.workers.process import Fresh, Process
 from lpverify.workers.template import POSSIBLE, REFUSED, Template
 from lpverify.workers.worker import Worker
 
+# Longer than this no system's wait may be.
+LONGEST_WAIT = 86_400.0
+
 
 class Pool(Generic[Task, Value]):
     """Workers that start with the first tasks and stay until the pool is closed; used as a context manager."""
@@ -56,7 +59,7 @@ class Pool(Generic[Task, Value]):
         self._memory, self._modules, self._forks = memory, modules, forks and POSSIBLE
         self._template: Template | None = None
         self._workers: list[Worker] = []
-        self._proven = False
+        self._proven, self._stopped = False, False
         self._here: Callable[[Task], Value] | None = None
 
     def __enter__(self) -> Pool[Task, Value]:
@@ -70,6 +73,14 @@ class Pool(Generic[Task, Value]):
         while self._workers:
             self._end(self._workers[-1])
         self._end_template()
+
+    def stop(self) -> None:
+        """From another thread than the one that uses the pool: what runs ends, and no task is taken any more."""
+        self._stopped = True
+        for worker in list(self._workers):
+            worker.kill()
+        if (template := self._template) is not None:
+            template.kill()
 
     def map(self, tasks: Iterable[Task], limit: float | None = None) -> Iterator[Value | Failure]:
         """Answer the tasks: outcomes come in the tasks' order; a task is taken when a worker is free for it.
@@ -123,7 +134,7 @@ class Pool(Generic[Task, Value]):
         outcomes: deque[tuple[int, Value | Failure]] = deque()
         try:
             while True:
-                while len(self._busy()) < self._size and (item := take()) is not None:
+                while not self._stopped and len(self._busy()) < self._size and (item := take()) is not None:
                     task, limit = item
                     self._free().take(count, pickle.dumps(task), limit)
                     count += 1
@@ -135,9 +146,12 @@ class Pool(Generic[Task, Value]):
                 if not busy:
                     return
                 first = min(worker.deadline for worker in busy)
-                timeout = None if first == float("inf") else max(0.0, first - time.monotonic())
+                timeout = min(LONGEST_WAIT, max(0.0, first - time.monotonic()))
                 heard = wait([worker.pipe for worker in busy], timeout)
                 for worker in busy:
+                    if worker.position is None:
+                        # Its task was handed on, for another's words.
+                        continue
                     if worker.pipe in heard:
                         self._listen(worker, outcomes)
                     elif time.monotonic() >= worker.deadline:
@@ -173,6 +187,8 @@ class Pool(Generic[Task, Value]):
 
     def _new(self) -> Worker:
         """A new worker, whose process starts."""
+        if self._stopped:
+            raise ResourceError("workers: the pool was stopped")
         try:
             worker = Worker(self._living_template().fork if self._forks else self._fresh)
         except OSError as error:
@@ -203,9 +219,10 @@ class Pool(Generic[Task, Value]):
         message = worker.hear()
         if message == REFUSED and not worker.ready:
             self._forks = False
-            self._end(worker)
+            for waiting in [worker for worker in self._busy() if not worker.ready]:
+                self._end(waiting)
+                waiting.hand_on(self._new())
             self._end_template()
-            worker.hand_on(self._new())
         elif isinstance(message, bytes) and not worker.ready:
             self._proven = True
             worker.begin()
@@ -219,6 +236,13 @@ class Pool(Generic[Task, Value]):
         elif isinstance(message, MemoryError):
             # What the solver holds may stay held: the next task gets a new process.
             self._lose(worker, self._full, outcomes)
+        elif not worker.ready and not worker.is_second and not self._stopped:
+            # It has not begun with its task: one more may.
+            worker.end(gone=True)
+            self._workers.remove(worker)
+            second = self._new()
+            second.is_second = True
+            worker.hand_on(second)
         else:
             worker.end(gone=True)
             self._lose(worker, f"{self._what} crashed ({worker.fate})", outcomes, crashed=True)

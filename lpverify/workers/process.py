@@ -20,8 +20,12 @@ class Process(abc.ABC):
     """A process that serves the other end of a pipe."""
 
     @abc.abstractmethod
+    def kill(self) -> None:
+        """Have it end, and all that it has started; any thread may ask for it, and more than once."""
+
+    @abc.abstractmethod
     def end(self, *, started: bool) -> None:
-        """Kill it and all that it has started; one that is exiting keeps the status it exits with.
+        """Kill it, and wait for its end; one that is exiting keeps the status it exits with.
 
         Args:
             started: whether it has begun to serve its pipe, or its end of it has closed.
@@ -57,11 +61,11 @@ class Fresh(Process):
         call = f"lpverify.workers.serving import serve; serve({pipe.fileno()}, {memory})"
         self._process = interpreter(call, pipe.fileno())
 
+    def kill(self) -> None:
+        kill(self._process)
+
     def end(self, *, started: bool) -> None:
-        if self._process.returncode is None:
-            kill(self._process)
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        end(self._process)
 
     @property
     def status(self) -> int:
@@ -84,6 +88,14 @@ def interpreter(call: str, descriptor: int) -> subprocess.Popen[bytes]:
 def kill(process: subprocess.Popen[bytes]) -> None:
     """Kill an interpreter and all that it has started."""
     # Its own session: the group holds this worker and its children only, and keeps its id until we wait.
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode is None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kill it, and wait for its end."""
+    kill(process)
     process.wait()
+    if process.stdin is not None:
+        process.stdin.close()

@@ -46,6 +46,8 @@ def run(work: Callable[[], object]) -> NoReturn:
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
+        # Here, where the traceback still holds what the work had open.
+        os._exit(1)
     os._exit(1)
 
 
@@ -88,11 +90,14 @@ def confine(memory: int | None) -> None:
         with suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
             score.write("1000")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Who ignores it cannot wait for its children.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     if memory is not None:
         most = resource.getrlimit(resource.RLIMIT_DATA)[1]
         least = memory if most == resource.RLIM_INFINITY else min(memory, most)
-        resource.setrlimit(resource.RLIMIT_DATA, (least, most))
+        # The hard limit too: the processes that a worker starts shall have no more.
+        resource.setrlimit(resource.RLIMIT_DATA, (least, least))
 
 
 def answer_all(pipe: Connection, setup: bytes) -> None:
@@ -108,7 +113,12 @@ def answer_all(pipe: Connection, setup: bytes) -> None:
 
     pipe.send_bytes(_message(start, setup, LpverifyError))
     while True:
-        pipe.send_bytes(_message(answer, pipe.recv_bytes(), SoundnessError))
+        try:
+            task = pipe.recv_bytes()
+        except MemoryError:
+            pipe.send_bytes(pickle.dumps(MemoryError()))
+            return
+        pipe.send_bytes(_message(answer, task, SoundnessError))
 
 
 def _message(work: Callable[[bytes], bytes], data: bytes, through: type[LpverifyError]) -> bytes:

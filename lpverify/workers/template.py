@@ -12,14 +12,16 @@ import gc
 import importlib
 import os
 import pickle
+import signal
 import socket
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from io import FileIO
 from multiprocessing.connection import Connection, wait
 from typing import NoReturn
 
-from lpverify.workers.process import Process, interpreter, kill
+from lpverify.workers.process import Process, end, interpreter, kill
 from lpverify.workers.serving import answer_all, confine, die_with_parent, run, take_life
 
 POSSIBLE = sys.platform == "linux" and hasattr(os, "pidfd_open")
@@ -64,27 +66,35 @@ class Template:
         Raises:
             OSError: if the system has no more pipes.
         """
-        (life, ours), (ended, theirs) = os.pipe(), os.pipe()
-        # If it is gone, this closes the worker's end of the pipe, as any end of the worker does.
-        with suppress(BrokenPipeError, ConnectionResetError):
-            socket.send_fds(self._requests, [b"+"], [pipe.fileno(), life, theirs])
-        os.close(life)
-        os.close(theirs)
-        return Forked(self, ours, ended)
+        with ExitStack() as theirs, ExitStack() as ours:
+            life, alive = _pipe(theirs, ours)
+            told, ended = _pipe(ours, theirs)
+            # If it is gone, the worker's end of the pipe closes, as it does at any end of the worker.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                socket.send_fds(self._requests, [b"+"], [pipe.fileno(), life.fileno(), ended.fileno()])
+            ours.pop_all()
+        return Forked(self, alive, told)
+
+    def kill(self) -> None:
+        """Have it end; what was forked from it lives on. Any thread may ask for it."""
+        kill(self._process)
 
     def end(self) -> None:
-        """Kill it; what was forked from it lives on."""
-        if self._process.returncode is None:
-            kill(self._process)
+        """Kill it, and wait for its end."""
+        end(self._process)
         self._requests.close()
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+
+
+def _pipe(read: ExitStack, write: ExitStack) -> tuple[FileIO, FileIO]:
+    """The two ends of a new pipe, each closed with its stack."""
+    ends = os.pipe()
+    return read.enter_context(FileIO(ends[0], "rb")), write.enter_context(FileIO(ends[1], "wb"))
 
 
 class Forked(Process):
     """A worker forked from a template."""
 
-    def __init__(self, template: Template, life: int, ended: int) -> None:
+    def __init__(self, template: Template, life: FileIO, ended: FileIO) -> None:
         """
         Args:
             template: where it comes from.
@@ -94,16 +104,17 @@ class Forked(Process):
         self._template, self._life, self._ended = template, life, ended
         self._status: int | None = None
 
+    def kill(self) -> None:
+        self._life.close()
+
     def end(self, *, started: bool) -> None:
-        if self._life < 0:
-            return
-        os.close(self._life)
+        # Whatever interrupts this, and from whichever thread: no number is closed twice, for these objects know it.
+        self.kill()
         # One that has not started yet will find the pipe closed: its template may be long in coming to it.
-        if started:
-            told = os.read(self._ended, 16)
+        if started and self._status is None and not self._ended.closed:
+            told = self._ended.read(16)
             self._status = int(told) if told else self._template.status
-        os.close(self._ended)
-        self._life = -1
+        self._ended.close()
 
     @property
     def status(self) -> int:
@@ -150,6 +161,9 @@ def _fork_all(requests: socket.socket, setup: bytes) -> None:
             _, given, _, _ = socket.recv_fds(requests, 1, 3)
             if not given:
                 return
+            for descriptor in given:
+                # Not for the programs that a solver starts: the pipe's other end shall see when the worker is gone.
+                os.set_inheritable(descriptor, False)
             pipe, life, ended = given
             if len(os.listdir("/proc/self/task")) > 1:
                 Connection(pipe).send_bytes(pickle.dumps(REFUSED))
@@ -176,7 +190,10 @@ def _work(pipe: Connection, life: int, setup: bytes) -> None:
 
 
 def _report(descriptor: int, pid: int, ended: int) -> None:
-    """Tell how a worker ended."""
+    """End what a worker has left behind, and tell how it ended."""
+    # Until it is waited for, its group's number is its own.
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     with suppress(BrokenPipeError):
         os.write(ended, str(status).encode())

@@ -20,6 +20,7 @@ class Worker:
     Attributes:
         pipe: where it answers.
         ready: whether its setup is done.
+        is_second: whether its task was given to one before that never came to be ready.
         position: that of its task, None while it is idle.
         deadline: when it must have answered (``time.monotonic``).
     """
@@ -27,7 +28,7 @@ class Worker:
     def __init__(self, start: Callable[[Connection], Process]) -> None:
         """Start its process, which is given its end of the pipe."""
         self.pipe, theirs = Pipe()
-        self.ready = False
+        self.ready, self.is_second = False, False
         self.position: int | None = None
         self.deadline = float("inf")
         self._task, self._limit = b"", float("inf")
@@ -76,6 +77,10 @@ class Worker:
         if self.ready:
             return f"{what} exceeded its limit of {self._limit:.3g} s and was ended"
         return f"it was not ready after {START_SECONDS:g} s"
+
+    def kill(self) -> None:
+        """Have its process end, from any thread; its pipe will say so."""
+        self._process.kill()
 
     def end(self, *, gone: bool = False) -> None:
         """Kill its process; ``gone``: it has closed its pipe itself, and shall keep the status that it exits with."""

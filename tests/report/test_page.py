@@ -126,7 +126,7 @@ def test_the_command_writes_replaces_and_refuses(runs: dict[str, Path], tmp_path
     other.write_text("mine")
     capsys.readouterr()
     for arguments, message in [
-        ([run, "--out", str(other)], "is there and no report; choose another file or pass --overwrite"),
+        ([run, "--out", str(other)], "exists and is no report; choose another file or pass --overwrite"),
         ([run, "--out", str(tmp_path)], "is a folder"),
         ([run, "--out", str(tmp_path / "no" / "r.html")], "its folder does not exist"),
         ([str(tmp_path), "--out", str(out)], "no results.jsonl there"),

@@ -11,9 +11,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lpverify.errors import CertificateError, ResourceError, UsageError
+from lpverify.result import Result, Verdict
 from lpverify.runs.folder import RunFolder
 from lpverify.runs.lock import LOCK, Lock
 from lpverify.runs.results_table import run_records, to_csv, to_jsonl, to_parquet
@@ -196,14 +198,58 @@ def test_a_folder_is_gone_on_with_in_the_order_of_the_run(tmp_path: Path) -> Non
 
 def test_exports_have_the_same_fields(tmp_path: Path) -> None:
     records = [{"index": 0, "verdict": "verified", "leaves": 2, "certificate": "a"}, {"index": 1, "verdict": "unknown",
-               "certificate": None, "predicted": [1, 2]}]  # fmt: skip
+               "certificate": None, "predicted": [1, 2], "flagged": True}]  # fmt: skip
     assert [json.loads(line) for line in to_jsonl(records).splitlines()] == records
     assert to_csv(records).decode() == (
-        'index,verdict,leaves,certificate,predicted\n0,verified,2,a,\n1,unknown,,,"[1, 2]"\n'
+        'index,label,predicted,verdict,reason,method,margin_lower,margin_claimed,seconds,leaves,nodes,notes,'
+        'certificate,counterexample,crash,flagged\n0,,,verified,,,,,,2,,,a,,,\n1,,"[1, 2]",unknown,,,,,,,,,,,,True\n'
     )
+    assert to_csv([]).decode().startswith("index,label,predicted,verdict,reason")
+    assert to_csv([{"index": 3, "certified": 0.5}]).decode().splitlines() == [
+        "index,label,certified,attacked,exact_lower,exact_upper,method,reason,seconds,notes,certificate,counterexample",
+        "3,,0.5,,,,,,,,,",
+    ]
     pyarrow = pytest.importorskip("pyarrow.parquet")
     (tmp_path / "t.parquet").write_bytes(to_parquet(records))
     rows = pyarrow.read_table(tmp_path / "t.parquet").to_pylist()
     assert [{k: v for k, v in row.items() if v is not None} for row in rows] == [
         {k: v for k, v in record.items() if v is not None} for record in records
     ]
+
+
+def test_a_run_that_was_half_removed_is_never_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``overwrite`` ended after each of its steps: the run is whole, or there is none."""
+
+    def made(path: Path) -> None:
+        with RunFolder(path, header=HEADER) as run:
+            run.write_network(b"network", "0" * 64)
+            for index in range(3):
+                run.add(Result(index, Verdict.VERIFIED, "", "crown", "real", np.ones(2), 0.0, certificate=b"proof"), None)
+            run.write_summary({"examples": 3})
+
+    unlink, left, refused = Path.unlink, [0], 0
+
+    def limited(path: Path, missing_ok: bool = False) -> None:
+        if path.exists():
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+        unlink(path, missing_ok=missing_ok)
+
+    for steps in range(6):
+        path, left[0] = tmp_path / str(steps), steps
+        made(path)
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "unlink", limited)
+            with pytest.raises(KeyboardInterrupt):
+                RunFolder(path, header=HEADER, overwrite=True)
+        (path / LOCK).unlink(missing_ok=True)
+        if steps == 0:
+            with RunFolder(path, header=HEADER) as run:
+                assert run.summary == {"examples": 3}
+            assert len(list((path / "certificates").iterdir())) == 3 and (path / "network.lpnet").exists()
+            continue
+        with pytest.raises(UsageError, match="not empty"):
+            RunFolder(path, header=HEADER)
+        refused += 1
+    assert refused == 5
