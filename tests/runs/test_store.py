@@ -224,7 +224,8 @@ def test_a_run_that_was_half_removed_is_never_gone_on_with(tmp_path: Path, monke
         with RunFolder(path, header=HEADER) as run:
             run.write_network(b"network", "0" * 64)
             for index in range(3):
-                run.add(Result(index, Verdict.VERIFIED, "", "crown", "real", np.ones(2), 0.0, certificate=b"proof"), None)
+                proved = Result(index, Verdict.VERIFIED, "", "crown", "real", np.ones(2), 0.0, certificate=b"proof")
+                run.add(proved, None)
             run.write_summary({"examples": 3})
 
     unlink, left, refused = Path.unlink, [0], 0
