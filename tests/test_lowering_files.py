@@ -84,7 +84,6 @@ def test_half_precision_is_widened_and_noted(tmp_path: Path) -> None:
 def test_safetensors_and_numpy_layers(tmp_path: Path) -> None:
     state = dense_state()
     save_file(state, tmp_path / "net.safetensors")
-    # The file lists its tensors by name: 1.bias, 1.weight, 3.bias, 3.weight.
     assert_dense(load_model(tmp_path / "net.safetensors"), state)
     w1, b1, w2, b2 = (t.numpy() for t in state.values())
     arrays = {"W1": w1.T, "B1": b1, "W2": w2.T, "B2": b2[None]}
@@ -94,6 +93,24 @@ def test_safetensors_and_numpy_layers(tmp_path: Path) -> None:
     for name, array in arrays.items():
         np.save(tmp_path / "folder" / f"{name}.npy", array)
     assert_dense(load_model(tmp_path / "folder"), state)
+
+
+def test_layers_of_a_safetensors_file_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    """By name 10.weight would come before 2.weight, and as all widths are equal nobody would notice."""
+    path = tmp_path / "net.safetensors"
+    deep = nn.Sequential(*[m for _ in range(6) for m in (nn.Linear(4, 4), nn.ReLU())][:-1]).double()
+    for prefix, suffix in (("", ""), ("layers.", ""), ("fc", "_x")):
+        named = (key.partition(".") for key in deep.state_dict())
+        keys = [f"{prefix}{number}{suffix}.{part}" for number, _, part in named]
+        save_file(dict(zip(keys, deep.state_dict().values(), strict=True)), path)
+        x = torch.rand(5, 4, dtype=torch.float64)
+        assert torch.allclose(load_model(path).forward(x), deep(x), atol=1e-12)
+    for keys in (("first", "second"), ("a.0", "b.1"), ("x1.2", "x2.1"), ("0", "out")):
+        save_file({f"{key}.weight": torch.eye(4) for key in keys}, path)
+        with pytest.raises(ModelError, match=r"by name.*do not say the order.*give arch"):
+            load_model(path)
+    save_file({"out.weight": torch.eye(4), "out.bias": torch.ones(4)}, path)
+    assert load_model(path).output_size == 4
 
 
 def test_a_header_describes_its_network(tmp_path: Path) -> None:

@@ -32,12 +32,17 @@ ASSUMED = "read as linear layers in the file's order with ReLUs between"
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A file's tensors in their order, in float64 where they were floating point, and its text metadata."""
+    """A file's tensors, in float64 where they were floating point, and its text metadata.
+
+    Attributes:
+        is_ordered: whether the tensors are in the order of the layers; else the file has them by name.
+    """
 
     name: str
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
     notes: tuple[str, ...]
+    is_ordered: bool
 
 
 def read_checkpoint(path: Path, kind: str) -> Checkpoint:
@@ -55,7 +60,8 @@ def read_checkpoint(path: Path, kind: str) -> Checkpoint:
         tensors = _numpy_layers(path, kind)
     kinds = {str(t.dtype).removeprefix("torch.") for t in tensors.values() if t.is_floating_point()} - {"float64"}
     notes = (f"weights are widened exactly from {' and '.join(sorted(kinds))} to float64",) if kinds else ()
-    return Checkpoint(str(path), {k: _widened(path, k, t) for k, t in tensors.items()}, metadata, notes)
+    wide = {k: _widened(path, k, t) for k, t in tensors.items()}
+    return Checkpoint(str(path), wide, metadata, notes, kind != "safetensors")
 
 
 def lower_checkpoint(
@@ -221,7 +227,7 @@ def _chained(checkpoint: Checkpoint) -> list[tuple[str, Tensor, Tensor | None]]:
     """(layer, weight, bias) of a checkpoint that holds nothing but linear layers, each fitting the one before."""
     layers: list[tuple[str, Tensor, Tensor | None]] = []
     left = dict(checkpoint.tensors)
-    for key in checkpoint.tensors:
+    for key in checkpoint.tensors if checkpoint.is_ordered else _numbered(checkpoint):
         layer, _, part = key.rpartition(".")
         if part == "weight" and left[key].ndim == 2 and left[key].is_floating_point():
             weight, bias = left.pop(key), left.pop(f"{layer}.bias", None)
@@ -238,6 +244,23 @@ def _chained(checkpoint: Checkpoint) -> list[tuple[str, Tensor, Tensor | None]]:
             f"{checkpoint.name}: not only linear layers ({key}{shape}); give arch (--arch), for example small"
         )
     return layers
+
+
+def _numbered(checkpoint: Checkpoint) -> list[str]:
+    """The tensors' names in the order of the numbers in them, as in 0.weight, 2.weight, 10.weight.
+
+    Raises:
+        ModelError: if the layers' names differ in more than one number each.
+    """
+    found = {key: re.fullmatch(r"(.*?)(\d+)(\D*)", key.rpartition(".")[0]) for key in checkpoint.tensors}
+    if len({key.rpartition(".")[0] for key in found}) == 1:
+        return list(found)
+    if None in found.values() or len({(m[1], m[3]) for m in found.values() if m is not None}) > 1:
+        raise ModelError(
+            f"{checkpoint.name}: a safetensors file has its tensors by name, and {', '.join(list(found)[:4])} do not "
+            "say the order of the layers by one number each; give arch (--arch), or save with torch.save"
+        )
+    return sorted(found, key=lambda key: int(m[2]) if (m := found[key]) else 0)
 
 
 def architecture(arch: str, input_shape: Shape | None) -> tuple[nn.Module, Shape]:
