@@ -52,7 +52,8 @@ NEEDED = ("data", "eps", "out")
 @ENGINE
 @out_options(required=False)
 @click.option("--keep-going", is_flag=True, help="Give an example that is refused by itself (label out of range, NaN, "
-              "values outside the clip) a line with verdict unknown, and go on with the others.")  # fmt: skip
+              "values further outside the clip than eps) a line with verdict unknown, and go on with the "
+              "others.")  # fmt: skip
 @click.option("--fail-on", type=Names("falsified", "unknown", "verified"), metavar="VERDICTS",
               help="Exit with 1 if one of these verdicts occurs, like falsified,unknown.")  # fmt: skip
 @click.pass_context

@@ -42,14 +42,14 @@ class Comparison:
         columns, rows: the examples on which verdicts differ: index, then one column of verdicts for each run.
         compared: examples of which at least two runs about the same data have a verdict; those of ``detect``, whose
             claims are about predicted classes, are compared among themselves.
-        patterns: the verdicts of the runs on examples where they differ, and how often so; the most frequent ones.
+        patterns: what the runs say of examples where they differ, and how often so; the most frequent ones.
         contradictions: see above.
     """
 
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     compared: int
-    patterns: tuple[tuple[tuple[str | None, ...], int], ...]
+    patterns: tuple[tuple[str, int], ...]
     contradictions: tuple[Contradiction, ...]
 
 
@@ -84,7 +84,10 @@ def compare(runs: Sequence[RunReport]) -> Comparison:
     for (data, index, _), found in sorted(differing, key=lambda entry: entry[0]):
         row: list[Value] = [index, *([data[:12]] if len(sets) > 1 else [])]
         rows.append((*row, *(found.get(place) for place in places)))
-    patterns = Counter(tuple(found.get(place) for place in places) for _, found in differing)
+    patterns = Counter(
+        ", ".join(f"run {letter(place)} {verdict}" for place, verdict in sorted(found.items()))
+        for _, found in differing
+    )
     return Comparison(
         tuple(columns), tuple(rows), len(shared), tuple(patterns.most_common(PATTERNS)), tuple(contradictions(runs))
     )
