@@ -51,17 +51,21 @@ class Job:
 def load_network(model: Path, given: dict[str, Any]) -> Network:
     """The lowered network of the options in ``cli.options.MODEL``; files are refused with ModelError."""
     from lpverify.lowering import load_model
-    from lpverify.lowering.checkpoint import ASSUMED
 
     if ":" in (given["arch"] or "") and os.getcwd() not in sys.path:
         # One's own module lies beside one's own files.
         sys.path.append(os.getcwd())
-    network = load_model(
+    return load_model(
         model, arch=given["arch"], input_shape=given["input_shape"], mean=given["mean"], std=given["std"]
     )
+
+
+def say_assumed(model: Path, network: Network) -> None:
+    """Say what of the network is not in its file, once all else has been found to be good."""
+    from lpverify.lowering.checkpoint import ASSUMED
+
     if ASSUMED in network.notes:
         click.echo(f"{model}: {ASSUMED}; for other activations give --arch or an ONNX file", err=True)
-    return network
 
 
 def load_job(model: Path, given: dict[str, Any], *, labelled: bool = True) -> Job:
@@ -73,7 +77,9 @@ def load_job(model: Path, given: dict[str, Any], *, labelled: bool = True) -> Jo
     from lpverify.settings import require_device
 
     require_device(given["device"])
-    return examples_for(load_network(model, given), given, labelled=labelled)
+    job = examples_for(load_network(model, given), given, labelled=labelled)
+    say_assumed(model, job.network)
+    return job
 
 
 def examples_for(network: Network, given: dict[str, Any], *, labelled: bool = True) -> Job:

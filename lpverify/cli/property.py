@@ -52,7 +52,7 @@ def run_property(
     from contextlib import nullcontext
 
     from lpverify.cli.limit import limited
-    from lpverify.cli.loading import load_network, make_settings, settings_header
+    from lpverify.cli.loading import load_network, make_settings, say_assumed, settings_header
     from lpverify.cli.running import announce
     from lpverify.properties import TIMEOUT, Conclusion, unanswered, verify_property
     from lpverify.runs.folder import RunFolder
@@ -63,6 +63,7 @@ def run_property(
     settings = make_settings({**given, "eps": "0", "norm": "inf", "clip": None})
     asked = read_property(vnnlib)
     network = load_network(model, given)
+    say_assumed(model, network)
     timeout = math.inf if settings.timeout is None else settings.timeout
     latest = min(latest, began + (1 + GRACE_SHARE) * timeout + GRACE_SECONDS)
     conclusion = Conclusion(len(asked.claims))

@@ -26,7 +26,7 @@ from lpverify.lowering.module import trace
 from lpverify.network import Network
 
 MAX_LAYERS = 64
-# A checkpoint names no activations. This is what its network is called then.
+# A state dictionary names no activations. This is what its network is called then.
 ASSUMED = "read as linear layers in the file's order with ReLUs between"
 
 
@@ -35,14 +35,14 @@ class Checkpoint:
     """A file's tensors, in float64 where they were floating point, and its text metadata.
 
     Attributes:
-        is_ordered: whether the tensors are in the order of the layers; else the file has them by name.
+        kind: of the file: "torch" (tensors in the order of the layers), "safetensors" (by name), "npz" or "folder".
     """
 
     name: str
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
     notes: tuple[str, ...]
-    is_ordered: bool
+    kind: str
 
 
 def read_checkpoint(path: Path, kind: str) -> Checkpoint:
@@ -61,7 +61,7 @@ def read_checkpoint(path: Path, kind: str) -> Checkpoint:
     kinds = {str(t.dtype).removeprefix("torch.") for t in tensors.values() if t.is_floating_point()} - {"float64"}
     notes = (f"weights are widened exactly from {' and '.join(sorted(kinds))} to float64",) if kinds else ()
     wide = {k: _widened(path, k, t) for k, t in tensors.items()}
-    return Checkpoint(str(path), wide, metadata, notes, kind != "safetensors")
+    return Checkpoint(str(path), wide, metadata, notes, kind)
 
 
 def lower_checkpoint(
@@ -214,7 +214,9 @@ def _fully_connected(
     builder = Builder(shape, torch.float64)
     if builder.input.size != width:
         raise UsageError(f"input_shape: {shape} has {builder.input.size} entries, {checkpoint.name} takes {width}")
-    for note in (*checkpoint.notes, ASSUMED):
+    # Arrays named W1, B1, W2, ... are weights of ReLU networks by their convention.
+    meant = ASSUMED if checkpoint.kind in ("torch", "safetensors") else "read as linear layers with ReLUs between"
+    for note in (*checkpoint.notes, meant):
         builder.note(note)
     value = builder.reshape(builder.normalise(builder.input, mean, std), (width,))
     for position, (name, weight, bias) in enumerate(layers):
@@ -227,7 +229,7 @@ def _chained(checkpoint: Checkpoint) -> list[tuple[str, Tensor, Tensor | None]]:
     """(layer, weight, bias) of a checkpoint that holds nothing but linear layers, each fitting the one before."""
     layers: list[tuple[str, Tensor, Tensor | None]] = []
     left = dict(checkpoint.tensors)
-    for key in checkpoint.tensors if checkpoint.is_ordered else _numbered(checkpoint):
+    for key in _numbered(checkpoint) if checkpoint.kind == "safetensors" else checkpoint.tensors:
         layer, _, part = key.rpartition(".")
         if part == "weight" and left[key].ndim == 2 and left[key].is_floating_point():
             weight, bias = left.pop(key), left.pop(f"{layer}.bias", None)
