@@ -12,6 +12,7 @@ import os
 import stat
 import struct
 import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -92,7 +93,10 @@ def _npy_header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, n
     if version not in ((1, 0), (2, 0)):
         raise DataError(f"{where}: npy version {version} is not read; save it again with numpy.savez")
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, fortran, dtype = read(stream)
+    with warnings.catch_warnings():
+        # It has something to say of headers that Python 2 wrote.
+        warnings.simplefilter("ignore")
+        shape, fortran, dtype = read(stream)
     if dtype.hasobject:
         raise DataError(f"{where}: an object array, which only unpickling could read; save plain numbers")
     if dtype.kind not in "fiub" or dtype.itemsize > 8:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import pickle
 import re
 import warnings
@@ -86,6 +87,10 @@ def lower_checkpoint(
     mean = described.get("mean") if mean is None else mean
     std = described.get("std") if std is None else std
     if arch is None:
+        width = _chained(checkpoint)[0][1].shape[1]
+        said = described.get("input_shape")
+        if said is not None and said == input_shape and math.prod(said) != width:
+            raise ModelError(f"{checkpoint.name}: its header says input_shape {said}, its first layer takes {width}")
         return _fully_connected(checkpoint, input_shape, mean, std)
     module, shape = architecture(arch, input_shape)
     _fill(module, checkpoint, arch)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,9 @@ OPERATORS = {**onnx_ops.OPERATORS, **onnx_shapes.OPERATORS}
 OLDEST_OPSET = 7
 # Operators that only move constants about (a shape being computed, say) are evaluated.
 MOVES = {"Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Concat", "Slice", "Gather", "Cast", "Flatten"}
+# The types of attributes, and those that the operators here have.
+KINDS = set(onnx.AttributeProto.AttributeType.values())
+PLAIN = tuple(getattr(onnx.AttributeProto, name) for name in ("INT", "FLOAT", "STRING", "INTS", "FLOATS"))
 FLOATS = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}
 
 
@@ -49,6 +54,8 @@ def lower_onnx(
         return _lower(_parse(data), input_shape, mean, std)
     except ModelError as error:
         raise type(error)(f"{name}: {error}") from None
+    except UnicodeDecodeError:
+        raise ModelError(f"{name}: a name in it is no text in UTF-8; the file is damaged") from None
 
 
 def _lower(
@@ -166,7 +173,7 @@ def _result(context: Context, node: onnx.NodeProto, label: str, values: dict[str
     operator = OPERATORS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
     operands = [_operand(values, name, label) for name in node.input]
     if node.op_type == "Constant" and not node.domain:
-        return _constant(node, label)
+        return _constant(context, node, label)
     if operands and not any(isinstance(o, Value) for o in operands) and node.op_type in MOVES and not node.domain:
         return _evaluate(context, node, operands, label)
     if operator is None:
@@ -176,7 +183,7 @@ def _result(context: Context, node: onnx.NodeProto, label: str, values: dict[str
     for attribute in node.attribute:
         if attribute.name not in attributes:
             raise UnsupportedLayerError(f"{label}: attribute {attribute.name!r} is not known")
-        attributes[attribute.name] = _attribute(attribute)
+        attributes[attribute.name] = _attribute(context, node, attribute, label)
     while operands and operands[-1] is None:
         operands.pop()
     least, most = operator.inputs
@@ -201,14 +208,33 @@ def _define(values: dict[str, Any], node: onnx.NodeProto, result: Any, label: st
     values[node.output[0]] = result
 
 
-def _attribute(attribute: onnx.AttributeProto) -> Any:
+def _attribute(context: Context, node: onnx.NodeProto, attribute: onnx.AttributeProto, label: str) -> Any:
+    """An attribute's value, of the type that the operator set asks for; floats are finite, but the ends of a Clip."""
+    wanted = _attribute_types(node.op_type, attribute.name, context.opset)
+    if attribute.type not in wanted:
+        kind = onnx.AttributeProto.AttributeType.Name(attribute.type) if attribute.type in KINDS else attribute.type
+        raise ModelError(f"{label}: attribute {attribute.name!r} is of type {kind}")
     value = onnx.helper.get_attribute_value(attribute)
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    return list(value) if attribute.type in (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS) else value
+    is_list = attribute.type in (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS)
+    numbers = list(value) if is_list else [value]
+    for number in numbers:
+        if math.isnan(number) or (math.isinf(number) and node.op_type != "Clip"):
+            raise ModelError(f"{label}: attribute {attribute.name!r} is {number}")
+    return numbers if is_list else value
 
 
-def _constant(node: onnx.NodeProto, label: str) -> Array:
+def _attribute_types(operator: str, name: str, opset: int) -> Collection[int]:
+    """What an attribute may be: what this version of the operator says, or any plain type if it does not know it."""
+    try:
+        known: Any = onnx.defs.get_schema(operator, opset, "").attributes
+    except onnx.defs.SchemaError:
+        return PLAIN
+    return (getattr(onnx.AttributeProto, known[name].type.name),) if name in known else PLAIN
+
+
+def _constant(context: Context, node: onnx.NodeProto, label: str) -> Array:
     kinds = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
     if len(node.attribute) != 1:
         raise ModelError(f"{label}: has {len(node.attribute)} attributes, expected one")
@@ -217,7 +243,7 @@ def _constant(node: onnx.NodeProto, label: str) -> Array:
         return _array(attribute.t, label)
     if attribute.name not in kinds:
         raise UnsupportedLayerError(f"{label}: attribute {attribute.name!r} is not known")
-    return np.array(_attribute(attribute), dtype=kinds[attribute.name])
+    return np.array(_attribute(context, node, attribute, label), dtype=kinds[attribute.name])
 
 
 def _evaluate(context: Context, node: onnx.NodeProto, operands: list[Any], label: str) -> Array:
@@ -227,6 +253,8 @@ def _evaluate(context: Context, node: onnx.NodeProto, operands: list[Any], label
     require_units((_entries(node, operands),), label)
     kinds = {name: helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in feeds.items()}
     inputs = [helper.make_tensor_value_info(name, kinds[name], feeds[name].shape) for name in feeds]
+    if not node.output:
+        raise ModelError(f"{label}: has no output")
     graph = helper.make_graph([node], "constant", inputs, [onnx.ValueInfoProto(name=node.output[0])])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", context.opset)])
     try:

@@ -12,6 +12,7 @@ import sys
 import time
 import warnings
 import zipfile
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import pytest
 import torch
 from commands import Captured, ask, outside, refused, refused_outside, results, save_data, save_model
 from onnx import TensorProto, helper, numpy_helper
+from safetensors.torch import save_file
 from torch import nn
 
 from lpverify.cli import main
@@ -302,3 +304,45 @@ def test_what_fuzzing_found_stays_mended(data: Path, model: Path, tmp_path: Path
         warnings.simplefilter("error")
         said = refused(capsys, 3, *ask(tmp_path / "net.onnx", data, tmp_path / "run"))
     assert said.endswith("initialiser 'w' is nan at index (0, 0)")
+
+
+def test_attributes_of_another_type_and_names_that_are_no_text_are_refused(
+    data: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    path = tmp_path / "net.onnx"
+
+    def said(change: Callable[[onnx.ModelProto], None], code: int = 3) -> str:
+        node = helper.make_node("LeakyRelu", ["x"], ["y"], alpha=0.5)
+        found = onnx_model([node], {"w": np.ones((2, 2), np.float32)}, [1, 2])
+        change(found)
+        path.write_bytes(found.SerializeToString())
+        return refused(capsys, code, *ask(path, data, tmp_path / "run"))
+
+    def typed(kind: int) -> Callable[[onnx.ModelProto], None]:
+        return lambda found: setattr(found.graph.node[0].attribute[0], "type", kind)
+
+    def valued(alpha: float) -> Callable[[onnx.ModelProto], None]:
+        return lambda found: setattr(found.graph.node[0].attribute[0], "f", alpha)
+
+    kinds = onnx.AttributeProto
+    for name in ("UNDEFINED", "GRAPH", "STRING", "INT"):
+        assert said(typed(getattr(kinds, name))).endswith(f"attribute 'alpha' is of type {name}")
+    for alpha in (np.nan, np.inf):
+        assert said(valued(alpha)).endswith(f"attribute 'alpha' is {alpha}")
+    good = onnx_model([helper.make_node("LeakyRelu", ["x"], ["yy"])], {"w": np.ones((2, 2), np.float32)}, [1, 2])
+    path.write_bytes(good.SerializeToString().replace(b"yy", b"\xff\xfe"))
+    assert "net.onnx: " in refused(capsys, 3, *ask(path, data, tmp_path / "run"))
+    constant = helper.make_node("Concat", ["w", "w"], ["c"], axis=0)
+    lost = onnx_model([constant, helper.make_node("Relu", ["x"], ["y"])], {"w": np.ones((2, 2), np.float32)}, [1, 2])
+    del lost.graph.node[0].output[:]
+    path.write_bytes(lost.SerializeToString())
+    assert refused(capsys, 3, *ask(path, data, tmp_path / "run")).endswith("has no output")
+
+
+def test_a_header_that_does_not_fit_its_layers_is_the_files_fault(
+    data: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    path = tmp_path / "net.safetensors"
+    save_file({"0.weight": torch.eye(2), "0.bias": torch.ones(2)}, path, {"input_shape": "[6]"})
+    told = refused(capsys, 3, *ask(path, data, tmp_path / "run"))
+    assert told.endswith("its header says input_shape (6,), its first layer takes 2")
