@@ -117,27 +117,43 @@ def cluster(address: str, setup: Setup) -> Iterator[Answers]:
         UsageError: if a worker has another lpverify, or none.
     """
     name = f"lpverify-{uuid.uuid4().hex}"
-    # What is wrong with a cluster is said in one line, here; Dask's own account of it has dozens.
-    dask, level = logging.getLogger("distributed"), logging.getLogger("distributed").level
-    dask.setLevel(logging.CRITICAL)
+    with _quiet(), _connected(address) as client:
+        _require_workers(client, address)
+        client.register_plugin(SweepWorker(pickle.dumps(setup)), name=name)
+        try:
+            yield partial(_answers, client, address, name)
+        finally:
+            # A call to a scheduler that is gone waits for it to come back.
+            if client.status == "running":
+                with suppress(OSError, TimeoutError, CancelledError, RuntimeError):
+                    client.unregister_worker_plugin(name)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What is wrong with a cluster is said in one line, by an error; Dask's own account of it has dozens."""
+    levels = {name: logging.getLogger(name).level for name in logging.root.manager.loggerDict if "distributed" in name}
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[Client]:
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
-        dask.setLevel(level)
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         hint = "start one with `dask scheduler`"
         raise ResourceError(f"scheduler {address}: does not answer ({reason}); {hint}") from None
     try:
-        _require_workers(client, address)
-        client.register_plugin(SweepWorker(pickle.dumps(setup)), name=name)
-        yield partial(_answers, client, address, name)
+        yield client
     finally:
-        # A call to a scheduler that is gone waits for it to come back.
-        if client.status == "running":
-            with suppress(OSError, TimeoutError, CancelledError, RuntimeError):
-                client.unregister_worker_plugin(name)
         client.close(timeout=2)
-        dask.setLevel(level)
 
 
 def _require_workers(client: Client, address: str) -> None:
