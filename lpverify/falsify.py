@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,11 +58,7 @@ class AttackBatch(Task[Result]):
     search: dict[str, Any]
 
     def run(self, session: Session) -> Iterator[Result]:
-        return recovered(self._attack, session, self.cut)
-
-    def _attack(self, session: Session, cut: Cut) -> Iterator[Result]:
-        results = _attack_batch(session, cut.x, cut.y, cut.indices, self.search)
-        return (result for result in results if result.index not in cut.finished)
+        return recovered(partial(_attack_batch, self.search), session, self.cut)
 
     def __call__(self, session: Session) -> Answer[Result]:
         return Answer(list(self.run(session)))
@@ -82,10 +79,9 @@ class AttackBatch(Task[Result]):
         ]  # fmt: skip
 
 
-def _attack_batch(
-    session: Session, x: Array, y: Array, indices: Sequence[int], search: dict[str, Any]
-) -> Iterator[Result]:
-    began = time.perf_counter()
+def _attack_batch(search: dict[str, Any], session: Session, cut: Cut) -> Iterator[Result]:
+    """The results of a batch; of the finished examples only what they share with the others."""
+    began, x, y = time.perf_counter(), cut.x, cut.y
     clean = torch.as_tensor(x).double()
     spec = Specification.label(torch.as_tensor(y), session.exact.output_size)
     region = session.settings.region(clean)
@@ -94,14 +90,15 @@ def _attack_batch(
     found = attack(session.engine, region, spec, start=clean, seed=session.settings.seed, **search)
     points = as_numpy(found.points).astype(np.float64)
     # Exact evaluation costs more than the attack: only where the floating-point search found something.
-    witnesses = [
-        _witness(session, x[i], points[i], spec, i) if failed or predicted[i] != y[i] else None
-        for i, failed in enumerate(found.falsified.tolist())
-    ]
+    failed = found.falsified.tolist()
+    witnesses = {
+        i: _witness(session, x[i], points[i], spec, i) if failed[i] or predicted[i] != y[i] else None
+        for i in cut.wanted
+    }
     share = (time.perf_counter() - began) / len(x)
-    for i, witness in enumerate(witnesses):
+    for i, witness in witnesses.items():
         yield Result(
-            index=indices[i],
+            index=cut.indices[i],
             verdict=Verdict.UNKNOWN if witness is None else Verdict.FALSIFIED,
             reason=_reason(witness),
             method="clean" if witness is not None and witness.misclassified else search["method"],

@@ -55,7 +55,7 @@ class CvxpyBackend(AbstractBackend):
     module: ClassVar[str] = "cvxpy"
 
     def start(self, program: Program) -> AbstractSession:
-        cp = import_solver("cvxpy", "cvxpy")
+        cp = import_solver(self.module, self.name)
         solver = self.solver or ("HIGHS" if program.cone is None else "CLARABEL")
         installed = cp.installed_solvers()
         if solver not in installed:

@@ -58,7 +58,7 @@ class PulpBackend(AbstractBackend):
         solver = self.solver or "CBC"
         if solver not in _SOLVERS:
             raise SolverError(f"backend pulp: solver {solver!r} is unknown; there are {' and '.join(_SOLVERS)}")
-        pulp = import_solver("pulp", "pulp")
+        pulp = import_solver(self.module, self.name)
         if not _made(pulp, solver).available():
             raise SolverError(f"backend pulp: PuLP does not find {solver}; install it, or choose the other solver")
         return _PulpSession(pulp, self, solver, program)

@@ -161,7 +161,7 @@ def header(job: Job, command: str, sha256: str, settings: Settings, asked: dict[
     """
     from lpverify.session import batch_size
 
-    more = {"index": index_ranges(job.asked.tolist()), "batch_size": batch_size(job.network, settings), **(asked or {})}
+    more = {"index": _ranges(job.asked.tolist()), "batch_size": batch_size(job.network, settings), **(asked or {})}
     if job.refused:
         more["keep_going"] = True
     return settings_header(command, sha256, job.examples.sha256, settings, more)
@@ -175,7 +175,7 @@ def settings_header(command: str, sha256: str, data: str, settings: Settings, as
     return Header(command, sha256, data, canonical({**options, **asked}))
 
 
-def index_ranges(indices: list[int]) -> str:
+def _ranges(indices: list[int]) -> str:
     """Indices in order, like 0:500,7."""
     parts: list[list[int]] = []
     for index in indices:
@@ -195,7 +195,7 @@ def provenance(job: Job, sha256: str, settings: Settings) -> dict[str, Any]:
     return {
         "network": {"sha256": sha256, "notes": list(job.network.notes)},
         "data": {
-            "source": job.examples.source, "sha256": job.examples.sha256, "index": index_ranges(job.asked.tolist()),
+            "source": job.examples.source, "sha256": job.examples.sha256, "index": _ranges(job.asked.tolist()),
         },
         **machine(settings.device, torch.get_num_threads()),
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import math
 import pickle
 import re
 import warnings
@@ -87,11 +86,7 @@ def lower_checkpoint(
     mean = described.get("mean") if mean is None else mean
     std = described.get("std") if std is None else std
     if arch is None:
-        width = _chained(checkpoint)[0][1].shape[1]
-        said = described.get("input_shape")
-        if said is not None and said == input_shape and math.prod(said) != width:
-            raise ModelError(f"{checkpoint.name}: its header says input_shape {said}, its first layer takes {width}")
-        return _fully_connected(checkpoint, input_shape, mean, std)
+        return _fully_connected(checkpoint, input_shape, mean, std, described.get("input_shape"))
     module, shape = architecture(arch, input_shape)
     _fill(module, checkpoint, arch)
     lowered = trace(module, shape).network(torch.float64, mean=mean, std=std).detach()
@@ -210,14 +205,20 @@ def _described(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _fully_connected(
-    checkpoint: Checkpoint, input_shape: Shape | None, mean: PerChannel | None, std: PerChannel | None
+    checkpoint: Checkpoint,
+    input_shape: Shape | None,
+    mean: PerChannel | None,
+    std: PerChannel | None,
+    said: Shape | None,
 ) -> Network:
-    """Linear layers in the order of the file, with ReLUs between."""
+    """Linear layers in the order of the file, with ReLUs between; ``said`` is the input shape in its header, if any."""
     layers = _chained(checkpoint)
     width = layers[0][1].shape[1]
     shape = tuple(input_shape) if input_shape else (width,)
     builder = Builder(shape, torch.float64)
     if builder.input.size != width:
+        if shape == said:
+            raise ModelError(f"{checkpoint.name}: its header says input_shape {said}, its first layer takes {width}")
         raise UsageError(f"input_shape: {shape} has {builder.input.size} entries, {checkpoint.name} takes {width}")
     # Arrays named W1, B1, W2, ... are weights of ReLU networks by their convention.
     meant = ASSUMED if checkpoint.kind in ("torch", "safetensors") else "read as linear layers with ReLUs between"

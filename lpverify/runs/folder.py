@@ -179,8 +179,7 @@ class RunFolder:
             assert claim is not None
             witness = result.counterexample.witness(claim, self.network_sha256).encode()
         result, crash = self._store_crash(result)
-        certificate = self._store_certificate(result.index, result.certificate)
-        record = result.record(certificate, self._store_witness(result.index, witness))
+        record = result.record(**self._store_evidence(result.index, result.certificate, witness))
         self.add_record({**record, **crash, **also}, place)
         return result
 
@@ -199,8 +198,7 @@ class RunFolder:
             "reason": found.reason,
             "seconds": round(found.seconds, 6),
             **noted(found.notes),
-            "certificate": self._store_certificate(found.index, found.certificate),
-            "counterexample": self._store_witness(found.index, found.counterexample),
+            **self._store_evidence(found.index, found.certificate, found.counterexample),
         }, place)  # fmt: skip
 
     def _store_crash(self, result: Result) -> tuple[Result, dict[str, str]]:
@@ -217,21 +215,17 @@ class RunFolder:
         said = replace(result, reason=f"{result.reason}; kept in {CRASHES}/ for a replay")
         return said, {"crash": f"{CRASHES}/{name.name}{CRASH_SUFFIX}"}
 
-    def _store_certificate(self, index: int, data: bytes | None) -> str | None:
-        """Write a certificate, if there is one, and return its path in the folder."""
-        if data is None:
-            return None
-        name = f"{CERTIFICATES}/{index:06d}{CERTIFICATE_SUFFIX}"
-        write_atomic(self.path / name, data, sync=True)
-        return name
-
-    def _store_witness(self, index: int, data: bytes | None) -> str | None:
-        """The same for a counterexample's file."""
-        if data is None:
-            return None
-        name = f"{COUNTEREXAMPLES}/{index:06d}{COUNTEREXAMPLE_SUFFIX}"
-        write_atomic(self.path / name, data, sync=True)
-        return name
+    def _store_evidence(self, index: int, certificate: bytes | None, witness: bytes | None) -> dict[str, str | None]:
+        """Write the files that there are; their paths in the folder, by the names that a line has for them."""
+        names: dict[str, str | None] = {"certificate": None, "counterexample": None}
+        for kind, folder, suffix, data in (
+            ("certificate", CERTIFICATES, CERTIFICATE_SUFFIX, certificate),
+            ("counterexample", COUNTEREXAMPLES, COUNTEREXAMPLE_SUFFIX, witness),
+        ):
+            if data is not None:
+                names[kind] = name = f"{folder}/{index:06d}{suffix}"
+                write_atomic(self.path / name, data, sync=True)
+        return names
 
     def add_record(self, record: dict[str, Any], place: int | None = None) -> None:
         """Store one example's record at its place in the run (by default the next), then append its line."""

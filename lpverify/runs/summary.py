@@ -75,16 +75,6 @@ class Tally:
         """Share of examples whose clean input already violates the claim."""
         return self.share(self.misclassified)
 
-    @property
-    def robust_error_lower(self) -> float:
-        """Share falsified: the robust error is at least this."""
-        return self.share(self.verdicts[Verdict.FALSIFIED])
-
-    @property
-    def robust_error_upper(self) -> float:
-        """Share not verified: the robust error is at most this."""
-        return self.share(self.examples - self.verdicts[Verdict.VERIFIED])
-
 
 def summary(tally: Tally, *, missing: int = 0, **parts: Any) -> dict[str, Any]:
     """The content of ``summary.json``; ``parts`` (options, network, data, seconds, ...) are passed through.

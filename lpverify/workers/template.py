@@ -25,7 +25,7 @@ from lpverify.workers.process import Process, end, interpreter, kill
 from lpverify.workers.serving import answer_all, confine, die_with_parent, run, take_life
 
 POSSIBLE = sys.platform == "linux" and hasattr(os, "pidfd_open")
-# What it says, in place of a worker, if it must not fork; a worker's messages are longer.
+# What it says, in place of a worker's first word, if it must not fork.
 REFUSED = b"-"
 
 
